@@ -1,0 +1,59 @@
+# demo, test, test-slow, lint. Two environments: .venv holds the core install alone, as a user gets it;
+# .venv-dev holds an editable install with the tools. Each is made once, and again when its inputs change.
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+CORE := .venv/installed
+DEV := .venv-dev/installed
+PACKAGE := $(shell find src/posezoo -type f -not -name '*.pyc')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format clean python-version
+
+help:
+	@echo "make demo       keypoints on the photographs in examples/, offline, from the core install alone"
+	@echo "make test       the test suite"
+	@echo "make test-slow  the tests left out of it because they take longer"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     ruff, mending what it can"
+	@echo "make clean      remove the environments and the demo's output"
+	@echo "Another Python: make test PYTHON=python3.12"
+
+python-version:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	{ echo "posezoo needs Python 3.10 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	  "Try: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	{ echo "'$(PYTHON)' cannot make environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(CORE): pyproject.toml constraints.txt $(PACKAGE) | python-version
+	test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install --quiet -c constraints.txt .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | python-version
+	test -x .venv-dev/bin/pip || $(PYTHON) -m venv --clear .venv-dev
+	.venv-dev/bin/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(CORE)
+	.venv/bin/posezoo predict examples -o demo-output
+	@echo "Look at the pictures in demo-output/; the keypoints stand in one .json beside each."
+
+test: $(DEV)
+	.venv-dev/bin/python -m pytest
+
+test-slow: $(DEV)
+	.venv-dev/bin/python -m pytest -m slow --timeout 1800
+
+lint: $(DEV)
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/mypy
+
+format: $(DEV)
+	.venv-dev/bin/ruff check --fix .
+	.venv-dev/bin/ruff format .
+
+clean:
+	rm -rf .venv .venv-dev demo-output

@@ -1,0 +1,1 @@
+"""Annotated photographs: readers, label cleaning, augmentation."""

@@ -1,0 +1,1 @@
+"""Networks outside training: the runtimes that compute them."""

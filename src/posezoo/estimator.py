@@ -1,0 +1,310 @@
+"""The pipeline, and the only place that joins its steps: image -> detect -> crop -> network -> decode -> suppress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posezoo.codecs import Codec, get_codec
+from posezoo.crop import Grid, box_to_affine, crop_images, invert_affine, normalise, transform_points
+from posezoo.deploy.runtimes import METADATA_KEY, OnnxRuntime, Runtime, open_runtime
+from posezoo.detect import Detector, get_detector
+from posezoo.errors import PosezooError
+from posezoo.media.images import Picture, load_picture
+from posezoo.skeletons import Skeleton, get_skeleton
+from posezoo.suppress import oks_nms, rescore
+from posezoo.types import Boxes, Poses
+
+LOOK_AHEAD = 8  # images whose people may share a batch
+LOOK_AHEAD_PIXELS = 64_000_000  # and how many pixels of them are held at once
+OKS_NMS = 0.9  # HRNet's threshold
+
+ImageLike = str | os.PathLike[str] | NDArray[np.uint8] | Picture
+BoxesLike = Boxes | ArrayLike | None
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What belongs to a pose network's weights, taken from its zoo entry or from its .onnx file.
+
+    Attributes:
+        name: of the entry or the file.
+        skeleton: its joints.
+        codec: how its output becomes joints.
+        input_size_wh: the crop it wants.
+        channels: "rgb" or "bgr", the order it wants.
+        mean: three values in 0..1.
+        std: three values in 0..1.
+        box_scale: how much larger than the person's box the crop is.
+        flip_shift: whether its flipped heatmaps are moved by a pixel.
+    """
+
+    name: str
+    skeleton: Skeleton
+    codec: Codec
+    input_size_wh: tuple[int, int]
+    channels: Literal["rgb", "bgr"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    box_scale: float
+    flip_shift: bool
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> NetworkSpec:
+        """From plain values, the skeleton and the codec by name.
+
+        Raises:
+            PosezooError: a value is missing, or a name is unknown.
+        """
+        missing = [f.name for f in fields(cls) if values.get(f.name) is None]
+        if missing:
+            raise PosezooError(f"the model does not say its {', '.join(missing)}")
+        width, height = values["input_size_wh"]
+        return cls(
+            name=str(values["name"]),
+            skeleton=get_skeleton(values["skeleton"]),
+            codec=get_codec(values["codec"]),
+            input_size_wh=(int(width), int(height)),
+            channels=values["channels"],
+            mean=tuple(values["mean"]),
+            std=tuple(values["std"]),
+            box_scale=float(values["box_scale"]),
+            flip_shift=bool(values["flip_shift"]),
+        )
+
+
+class Estimator:
+    """Finds people and their joints in images.
+
+    Attributes:
+        spec: what belongs to the network's weights.
+        runtime: computes the network.
+        detector: finds the people, or None where boxes are always given.
+
+    Example:
+        >>> poses = Estimator()("examples/astronaut.png")     # doctest: +SKIP
+        >>> poses.keypoints_xy.shape                          # doctest: +SKIP
+        (1, 17, 2)
+    """
+
+    def __init__(
+        self,
+        name_or_file: str | os.PathLike[str] = "embedded",
+        weights: str | os.PathLike[str] | None = None,
+        detector: str | os.PathLike[str] | Detector | None = "embedded",
+        runtime: str = "auto",
+        device: str = "auto",
+        flip: bool = False,
+        *,
+        threads: int | None = None,
+        batch_size: int = 32,
+        max_megapixels: float | None = None,
+    ) -> None:
+        """Load the network and the detector.
+
+        Args:
+            name_or_file: a model of the zoo, or an .onnx file that posezoo exported.
+            weights: a checkpoint (or an .onnx file) instead of the model's own weights.
+            detector: a name, a file or a callable, see `posezoo.detect.get_detector`; None: boxes are always given.
+            runtime: "auto", "onnx" or "torch".
+            device: "auto", "cpu" or "cuda".
+            flip: average over the mirrored crop too: twice the time, a little more accurate.
+            threads: CPU threads; None: as many as this process may use.
+            batch_size: people a network call.
+            max_megapixels: refuse larger files, see `posezoo.media.images.read_image`.
+
+        Raises:
+            PosezooError: an unknown name, a missing file, a missing extra, or no such device.
+        """
+        if batch_size < 1:
+            raise PosezooError(f"batch_size must be 1 or more, but is {batch_size}")
+        self.spec, self.runtime = open_network(name_or_file, weights, runtime, device, threads)
+        self.detector = None if detector is None else get_detector(detector, runtime, device, threads)
+        self.flip, self.batch_size, self.max_megapixels = flip, batch_size, max_megapixels
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The joints of every result."""
+        return self.spec.skeleton
+
+    def __repr__(self) -> str:
+        return f"Estimator({self.spec.name}, {self.runtime.name} on {self.runtime.device})"
+
+    @overload
+    def __call__(self, images: ImageLike, boxes_xyxy: BoxesLike = None) -> Poses: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, images: Sequence[ImageLike], boxes_xyxy: Sequence[BoxesLike] | None = None) -> list[Poses]: ...
+
+    @overload
+    def __call__(
+        self, images: Iterator[ImageLike], boxes_xyxy: Iterable[BoxesLike] | None = None
+    ) -> Iterator[Poses]: ...
+
+    def __call__(self, images: Any, boxes_xyxy: Any = None) -> Poses | list[Poses] | Iterator[Poses]:
+        """The people in one image, in a list of images, or (lazily, see `stream`) in an iterator of them.
+
+        Args:
+            images: a path or an (H, W, 3) uint8 RGB array; or a list, or an iterator, of these.
+            boxes_xyxy: (N, 4) pixels, one person each; a list of such for a list of images. Where boxes are given
+                the detector does not run and the poses keep the boxes' order, one pose a box.
+
+        Returns:
+            `Poses` for one image, a list of them for a list, an iterator of them for an iterator.
+
+        Raises:
+            PosezooError: an image that cannot be read or is no uint8 RGB array; boxes that are not (N, 4), finite
+                and of positive size.
+        """
+        if isinstance(images, Iterator):
+            return self.stream(images, boxes_xyxy)
+        stack = isinstance(images, np.ndarray) and images.ndim == 4
+        if stack or (isinstance(images, list | tuple) and not isinstance(images, Picture)):
+            if boxes_xyxy is not None and len(boxes_xyxy) != len(images):
+                raise PosezooError(f"{len(images)} images were given, but boxes for {len(boxes_xyxy)}")
+            return list(self.stream(images, boxes_xyxy))
+        return next(self.stream([images], None if boxes_xyxy is None else [boxes_xyxy]))
+
+    def stream(self, images: Iterable[ImageLike], boxes_xyxy: Iterable[BoxesLike] | None = None) -> Iterator[Poses]:
+        """One `Poses` an image, in order, reading only a few images ahead so that their people share batches.
+
+        Args:
+            images: paths or arrays, as for a call; any number of them.
+            boxes_xyxy: for each image (N, 4) boxes, or None to run the detector.
+        """
+        for chunk in self._chunks(images, boxes_xyxy):
+            yield from self._estimate([picture for picture, _ in chunk], [boxes for _, boxes in chunk])
+
+    def _chunks(
+        self, images: Iterable[ImageLike], boxes_xyxy: Iterable[BoxesLike] | None
+    ) -> Iterator[list[tuple[Picture, Boxes | None]]]:
+        given = None if boxes_xyxy is None else iter(boxes_xyxy)
+        chunk: list[tuple[Picture, Boxes | None]] = []
+        pixels = 0
+        for index, image in enumerate(images):
+            try:
+                picture = load_picture(image, self.max_megapixels)
+                boxes = None if given is None else _as_boxes(next(given, _MISSING))
+            except PosezooError as err:
+                raise err if isinstance(image, str | os.PathLike) else PosezooError(f"image {index}: {err}") from None
+            chunk.append((picture, boxes))
+            pixels += picture.image_rgb[..., 0].size
+            if len(chunk) == LOOK_AHEAD or pixels >= LOOK_AHEAD_PIXELS:
+                yield chunk
+                chunk, pixels = [], 0
+        if chunk:
+            yield chunk
+
+    def _estimate(self, pictures: list[Picture], given: list[Boxes | None]) -> Iterator[Poses]:
+        boxes = self._detect(pictures, given)
+        keypoints_xy, scores = self._people([p.image_rgb for p in pictures], boxes)
+        start = 0
+        for image_boxes, fixed in zip(boxes, given, strict=True):
+            rows = slice(start, start + len(image_boxes))
+            start = rows.stop
+            poses = Poses(keypoints_xy[rows], scores[rows], image_boxes.xyxy, image_boxes.scores, self.skeleton)
+            yield poses if fixed is not None else _suppress(poses)
+
+    def _detect(self, pictures: list[Picture], given: list[Boxes | None]) -> list[Boxes]:
+        """The given boxes, and the detector's for the images that have none."""
+        rows = [row for row, boxes in enumerate(given) if boxes is None]
+        if rows and self.detector is None:
+            raise PosezooError("this Estimator has no detector: give boxes_xyxy, or detector='embedded'")
+        found: list[Boxes] = []
+        if rows and self.detector is not None:
+            found = self.detector([pictures[r].image_rgb for r in rows], names=[pictures[r].name for r in rows])
+        by_row = dict(zip(rows, found, strict=True))
+        return [by_row[row] if boxes is None else boxes for row, boxes in enumerate(given)]
+
+    def _people(self, images: list[NDArray[np.uint8]], boxes: list[Boxes]) -> tuple[NDArray, NDArray]:
+        """Joints in image pixels (M, K, 2) and scores (M, K) of all M people of all images, in batches."""
+        spec, total = self.spec, sum(map(len, boxes))
+        image_of = np.repeat(np.arange(len(images)), [len(b) for b in boxes])
+        every_box = np.concatenate([b.xyxy for b in boxes]) if boxes else np.zeros((0, 4))
+        to_crop = box_to_affine(every_box, spec.input_size_wh, spec.box_scale, grid=_grid(spec.codec))
+        width, height = spec.input_size_wh
+        crops = np.empty((min(total, self.batch_size), height, width, 3), np.uint8)
+        planes = np.empty((len(crops), 3, height, width), np.float32)
+        joints = len(spec.skeleton.joints)
+        crop_xy, scores = np.zeros((total, joints, 2), np.float32), np.zeros((total, joints), np.float32)
+        for start in range(0, total, self.batch_size):
+            batch = slice(start, min(start + self.batch_size, total))
+            count = batch.stop - batch.start
+            for image in np.unique(image_of[batch]):
+                rows = start + np.flatnonzero(image_of[batch] == image)  # neighbours: people are ordered by image
+                part = crops[rows[0] - start : rows[-1] + 1 - start]
+                crop_images(images[image], to_crop[rows], spec.input_size_wh, out=part)
+            normalise(crops[:count], spec.mean, spec.std, spec.channels, out=planes[:count])
+            crop_xy[batch], scores[batch] = spec.codec.decode(self._network(planes[:count]))
+        return transform_points(invert_affine(to_crop), crop_xy), scores
+
+    def _network(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Heatmaps for a batch of crops, averaged with those of the mirrored crops where `flip` is set."""
+        heatmaps = self.runtime(planes)[0]
+        joints = len(self.skeleton.joints)
+        if heatmaps.shape[1] != joints:
+            raise PosezooError(
+                f"{self.spec.name} gives {heatmaps.shape[1]} joints, but its skeleton {self.skeleton.name} has {joints}"
+            )
+        if not self.flip:
+            return heatmaps
+        mirrored = self.runtime(planes[..., ::-1])[0]
+        return self.spec.codec.average_flip(heatmaps, mirrored, self.skeleton.mirror_index, self.spec.flip_shift)
+
+
+def open_network(
+    name_or_file: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    runtime: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+) -> tuple[NetworkSpec, Runtime]:
+    """A pose network ready to compute, and what belongs to its weights; arguments as for `Estimator`."""
+    name = os.fspath(name_or_file)
+    if name.lower().endswith(".onnx"):
+        if weights is not None:
+            raise PosezooError(f"{name} has its weights inside: give a model's name together with weights")
+        opened = open_runtime(name, runtime, device, threads)
+        assert isinstance(opened, OnnxRuntime)
+        metadata = opened.metadata()
+        if not metadata:
+            raise PosezooError(
+                f"{name} has no '{METADATA_KEY}' metadata (skeleton, codec, input size...): export it with posezoo, "
+                f"or name the model and give the file as its weights (-m NAME --weights {name})"
+            )
+        return NetworkSpec.of({"name": name, **metadata}), opened
+    from posezoo.zoo import get_entry
+
+    entry = get_entry(name)
+    if entry.task != "pose":
+        raise PosezooError(f"{entry.name} finds people, not their joints: give a pose model (posezoo list shows them)")
+    values = {f.name: getattr(entry, f.name, None) for f in fields(NetworkSpec)}
+    return NetworkSpec.of(values), open_runtime(entry, runtime, device, threads, weights)
+
+
+def _grid(codec: Codec) -> Grid:
+    """How the codec's heatmap lies on the crop decides how the crop is cut; a codec that does not say is "legacy"."""
+    return getattr(codec, "grid", "legacy")
+
+
+_MISSING = object()
+
+
+def _as_boxes(boxes: Any) -> Boxes | None:
+    if boxes is _MISSING:
+        raise PosezooError("boxes_xyxy ends before the images do")
+    return boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
+
+
+def _suppress(poses: Poses) -> Poses:
+    """Without the poses that repeat a better one (two boxes round one person), in the order of the boxes."""
+    x1, y1, x2, y2 = poses.boxes_xyxy.T
+    person_scores = rescore(poses.box_scores, poses.scores)
+    areas = (x2 - x1) * (y2 - y1)
+    kept = oks_nms(poses.keypoints_xy, person_scores, areas, poses.skeleton.oks_sigmas, OKS_NMS)
+    return poses[np.sort(kept)]

@@ -1,0 +1,248 @@
+"""Images: every file becomes an (H, W, 3) uint8 RGB array, upright, or an error that says why not.
+
+OpenCV decodes; what it leaves to the caller is done here: the size is checked before anything is decoded, a file that
+ends early is refused (OpenCV would fill the rest with grey), Exif orientation is applied whatever the format, 16 bits
+become 8, and transparent pixels are laid over white.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posezoo.errors import PosezooError
+from posezoo.files import write_atomic
+from posezoo.media.headers import FORMATS, Header, read_header, sniff
+
+Image = NDArray[np.uint8]
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+MAX_MEGAPIXELS = 100.0
+LIMIT_VARIABLE = "POSEZOO_MAX_MEGAPIXELS"
+
+
+class Picture(NamedTuple):
+    """An image and what it is called, for the stages that look things up by name.
+
+    Attributes:
+        image_rgb: (H, W, 3) uint8.
+        name: its path as given, or None for an array.
+    """
+
+    image_rgb: Image
+    name: str | None = None
+
+
+def read_image(source: str | os.PathLike[str] | bytes, max_megapixels: float | None = None) -> Image:
+    """Read one picture: JPEG, PNG, BMP, WebP, TIFF, or the first frame of a GIF.
+
+    Grey becomes three equal channels, 16 bits are scaled to 8 over their full range, transparent pixels are blended
+    over white, and Exif orientation is applied.
+
+    Args:
+        source: a path, or the bytes of a file.
+        max_megapixels: refuse larger pictures before decoding; None: the variable POSEZOO_MAX_MEGAPIXELS, or 100.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        PosezooError: no such file, not a picture, cut off, too large, or not decodable; the message names the file.
+    """
+    name = "the given bytes" if isinstance(source, bytes) else os.fspath(source)
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    if not data:
+        raise PosezooError(f"cannot read {name}: the file is empty (0 bytes)")
+    try:
+        header = read_header(data)
+        _check_size(header, max_megapixels)
+        if header.truncated:
+            raise PosezooError(f"the {header.format} file is cut off before its end; copy or download it again")
+        return _orient(_decode(data, header), header.orientation)
+    except PosezooError as err:
+        raise PosezooError(f"cannot read {name}: {err}") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The whole file, once its first bytes look like a picture (a film or an archive is not read to its end)."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+            return start + file.read() if sniff(start) else start
+    except FileNotFoundError:
+        raise PosezooError(f"no such file: {path}{_similar(path)}") from None
+    except IsADirectoryError:
+        raise PosezooError(f"cannot read {path}: it is a folder, not a picture") from None
+    except OSError as err:
+        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
+
+
+def _similar(path: Path) -> str:
+    """A hint at the nearest file name in the same folder."""
+    import difflib
+
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return "" if path.parent.is_dir() else f" (there is no folder {path.parent} either)"
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f"; did you mean {path.parent / close[0]}?" if close else ""
+
+
+def _check_size(header: Header, max_megapixels: float | None) -> None:
+    limit = max_megapixels
+    if limit is None:
+        given = os.environ.get(LIMIT_VARIABLE, str(MAX_MEGAPIXELS))
+        try:
+            limit = float(given)
+        except ValueError:
+            raise PosezooError(f"{LIMIT_VARIABLE} must be a number of megapixels, but is '{given}'") from None
+    megapixels = header.width * header.height / 1e6
+    if not megapixels <= limit:
+        raise PosezooError(
+            f"{header.width}x{header.height} is {megapixels:.0f} megapixels, more than the limit of {limit:g}; "
+            f"raise it with --max-megapixels or {LIMIT_VARIABLE}"
+        )
+
+
+def _decode(data: bytes, header: Header) -> Image:
+    """Pixels as stored: RGB uint8, orientation not yet applied."""
+    import cv2
+
+    # transparency is kept where a format has it; the fourth byte of a BMP pixel is most often padding
+    plain = header.format in ("JPEG", "BMP")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as err:
+        raise PosezooError(f"the {header.format} data could not be decoded ({err.err or 'damaged'})") from None
+    if pixels is None:
+        raise PosezooError(f"the {header.format} data is damaged, or of a kind OpenCV does not decode")
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise PosezooError(f"its pixels are {pixels.dtype}; 8 or 16 bit unsigned integers are read")
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return cv2.cvtColor(pixels.reshape(pixels.shape[:2]), cv2.COLOR_GRAY2RGB)
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3:].astype(np.uint16)
+        pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    if pixels.shape[2] != 3:
+        raise PosezooError(f"it has {pixels.shape[2]} channels; grey, RGB and RGBA are read")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _orient(image: Image, orientation: int) -> Image:
+    """Turn and mirror by an Exif orientation (Exif 2.32, 4.6.4: where row 0 and column 0 lie)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def check_image(image: Any) -> Image:
+    """`image` itself where it is (H, W, 3) uint8 with pixels in it.
+
+    Raises:
+        PosezooError: anything else; says what was given and how to mend the usual cases.
+    """
+    if not isinstance(image, np.ndarray):
+        raise PosezooError(f"an image must be a path or an (H, W, 3) uint8 RGB array, but is {type(image).__name__}")
+    given = f"shape {image.shape} {image.dtype}"
+    if image.ndim == 2:
+        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}; for grey: np.stack([grey] * 3, -1)")
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}; try image.transpose(1, 2, 0)")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}")
+    if image.dtype != np.uint8:
+        hint = "; floats in 0..1: (image * 255).round().astype(np.uint8)" if image.dtype.kind == "f" else ""
+        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}{hint}")
+    return image
+
+
+def load_picture(source: Any, max_megapixels: float | None = None) -> Picture:
+    """A path is read, an (H, W, 3) uint8 RGB array is checked, a `Picture` is checked and kept."""
+    if isinstance(source, Picture):
+        return Picture(check_image(source.image_rgb), source.name)
+    if isinstance(source, str | os.PathLike):
+        return Picture(read_image(source, max_megapixels), os.fspath(source))
+    return Picture(check_image(source))
+
+
+def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The picture files that paths, folders and globs stand for, each once, in the order given.
+
+    A folder stands for the pictures right in it, in natural order (2.jpg before 10.jpg); `folder/**/*.jpg` goes
+    deeper. A file that is named outright is returned whatever its suffix.
+
+    Raises:
+        PosezooError: a file that does not exist, a folder without pictures, or a glob that matches nothing.
+    """
+    given = [sources] if isinstance(sources, str | os.PathLike) else sources
+    found: dict[Path, Path] = {}
+    for source in given:
+        for path in _expand(os.fspath(source)):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _expand(source: str) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        pictures = _pictures(path.iterdir())
+        if not pictures:
+            deeper = any(p.suffix.lower() in SUFFIXES for p in path.glob("*/*"))
+            hint = f"; to search its folders too: '{path}/**/*'" if deeper else f" ({', '.join(FORMATS)})"
+            raise PosezooError(f"no pictures in the folder {path}{hint}")
+        return pictures
+    if path.exists() or not glob.has_magic(source):
+        if not path.exists():
+            raise PosezooError(f"no such file: {path}{_similar(path)}")
+        return [path]
+    pictures = _pictures(Path(name) for name in glob.glob(str(path), recursive=True))
+    if not pictures:
+        raise PosezooError(f"no pictures match {source}")
+    return pictures
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    """Those that are files with a picture's suffix and not hidden, in natural order."""
+    kept = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    return sorted(kept, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def write_image(path: str | os.PathLike[str], image_rgb: Image) -> None:
+    """Write an (H, W, 3) uint8 RGB image in the format of the path's suffix, whole or not at all.
+
+    Raises:
+        PosezooError: an unknown suffix, a picture the format cannot hold, or a place that cannot be written.
+    """
+    import cv2
+
+    target = Path(path)
+    if target.suffix.lower() not in SUFFIXES:
+        raise PosezooError(f"cannot write {target}: its suffix must be one of {' '.join(SUFFIXES)}")
+    bgr = cv2.cvtColor(check_image(image_rgb), cv2.COLOR_RGB2BGR)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if target.suffix.lower() in (".jpg", ".jpeg") else []
+    try:
+        done, encoded = cv2.imencode(target.suffix.lower(), bgr, options)
+    except cv2.error as err:
+        raise PosezooError(f"cannot write {target}: {err.err}") from None
+    if not done:
+        size = f"{bgr.shape[1]}x{bgr.shape[0]}"
+        raise PosezooError(f"cannot write {target}: a picture of {size} pixels does not fit the format")
+    write_atomic(target, encoded.tobytes())

@@ -1,0 +1,232 @@
+"""The loop behind `posezoo predict`: sources -> results -> files. One bad picture never stops the others."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posezoo.errors import PosezooError, unknown_name
+from posezoo.files import write_atomic
+from posezoo.media.images import Picture, find_images, read_image, write_image
+
+if TYPE_CHECKING:
+    from posezoo.estimator import Estimator
+    from posezoo.types import Poses
+
+FORMATS = ("posezoo", "coco")
+COCO_FILE = "coco_results.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do with the results.
+
+    Attributes:
+        sources: files, folders and globs.
+        output: the folder to write to; made where it does not exist.
+        format: one of `FORMATS`: "posezoo" is one JSON file a picture, "coco" one results file for all.
+        pictures: write the annotated pictures too.
+        min_score: leave out people whose mean joint score is below it.
+        max_megapixels: refuse larger pictures, see `posezoo.media.images.read_image`.
+    """
+
+    sources: Sequence[str]
+    output: Path
+    format: str = "posezoo"
+    pictures: bool = True
+    min_score: float = 0.0
+    max_megapixels: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise unknown_name("format", self.format, FORMATS)
+        if not 0 <= self.min_score <= 1:
+            raise PosezooError(f"min-score must be between 0 and 1, but is {self.min_score:g}")
+
+
+@dataclass
+class Report:
+    """What became of the sources.
+
+    Attributes:
+        total: pictures found.
+        written: one dict a picture: "image", "people", and the files "json" and "picture" where there are any.
+        failed: one dict a source or picture that could not be processed: "source" and "error".
+        seconds: of the loop, without loading the networks.
+        results: the one results file of the coco format.
+        interrupted: stopped by Ctrl-C.
+    """
+
+    total: int = 0
+    written: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+    results: str | None = None
+    interrupted: bool = False
+
+    @property
+    def people(self) -> int:
+        """In all pictures together."""
+        return sum(row["people"] for row in self.written)
+
+    @property
+    def images_per_second(self) -> float:
+        """Reading and writing included."""
+        return len(self.written) / self.seconds if self.seconds else 0.0
+
+    def fail(self, source: object, error: PosezooError) -> None:
+        """Note a failure."""
+        self.failed.append({"source": str(source), "error": str(error)})
+
+
+def predict(
+    request: Request,
+    open_estimator: Callable[[], Estimator],
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Find the people in every picture of the sources and write what was found.
+
+    Args:
+        request: sources and output.
+        open_estimator: makes the estimator; called once it is clear that there is something to do.
+        progress: called with (pictures done, pictures in all) after each.
+
+    Raises:
+        PosezooError: what concerns all pictures: the output folder, the model. What concerns one is in the report.
+    """
+    report = Report()
+    paths = _collect(request.sources, report)
+    report.total = len(paths)
+    if not paths:
+        return report
+    _prepare_output(request.output, paths)
+    estimator = open_estimator()
+    _check_boxes_file(estimator, paths)
+    names = output_names(paths)
+    collected: list[tuple[Path, Poses]] = []
+    started = time.perf_counter()
+    try:
+        for path, picture, poses in _results(paths, estimator, request.max_megapixels, report):
+            kept = poses[poses.scores.mean(axis=1) >= request.min_score]
+            try:
+                report.written.append(_write(request, path, names[path], picture, kept))
+                collected.append((path, kept))
+            except PosezooError as err:
+                report.fail(path, err)
+            if progress:
+                progress(len(report.written) + len(report.failed), report.total)
+        if request.format == "coco":
+            report.results = _write_coco(request.output, collected)
+    except KeyboardInterrupt:
+        report.interrupted = True
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _collect(sources: Sequence[str], report: Report) -> list[Path]:
+    """Every picture once, in order; sources that give none go into the report."""
+    found: dict[Path, Path] = {}
+    for source in sources:
+        try:
+            for path in find_images(source):
+                found.setdefault(path.resolve(), path)
+        except PosezooError as err:
+            report.fail(source, err)
+    return list(found.values())
+
+
+def _prepare_output(output: Path, paths: Sequence[Path]) -> None:
+    """Make the folder, and find out now rather than after the first picture whether it can be written."""
+    if output.exists() and not output.is_dir():
+        raise PosezooError(f"the output {output} is a file; choose a folder with -o")
+    for path in paths:
+        if path.parent.resolve() == output.resolve():
+            raise PosezooError(f"the output folder {output} holds the source {path.name}; choose another with -o")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as err:
+        raise PosezooError(f"cannot write to the output folder {output}: {err.strerror or err}") from None
+
+
+def _check_boxes_file(estimator: Estimator, paths: Sequence[Path]) -> None:
+    """A boxes file that names none of the pictures is the wrong file; one that misses some had no box for them."""
+    from posezoo.detect.boxes_file import BoxesFile
+
+    detector = estimator.detector
+    if isinstance(detector, BoxesFile) and all(detector.find(str(path)) is None for path in paths):
+        example = next(iter(detector.by_name), None)
+        named = f"it has, for example, '{example}'" if example is not None else "it is empty"
+        raise PosezooError(f"the boxes file {detector.path} has none of the pictures ({named})")
+
+
+def output_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for the results of each picture: its stem; where several share one, the later get -2, -3, ...
+
+    Case does not tell names apart, since it does not on every file system.
+    """
+    stems = {path.stem.lower() for path in paths}
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while name.lower() in taken or (number > 1 and name.lower() in stems):
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.lower())
+        names[path] = name
+    return names
+
+
+def _results(
+    paths: Sequence[Path], estimator: Estimator, max_megapixels: float | None, report: Report
+) -> Iterator[tuple[Path, Picture, Poses]]:
+    """What was found in each picture that could be read, in order; the others go into the report."""
+    waiting: deque[tuple[Path, Picture]] = deque()
+
+    def readable() -> Iterator[Picture]:
+        for path in paths:
+            try:
+                picture = Picture(read_image(path, max_megapixels), os.fspath(path))
+            except PosezooError as err:
+                report.fail(path, err)
+                continue
+            waiting.append((path, picture))
+            yield picture
+
+    for poses in estimator.stream(readable()):
+        path, picture = waiting.popleft()
+        yield path, picture, poses
+
+
+def _write(request: Request, path: Path, name: str, picture: Picture, poses: Poses) -> dict[str, Any]:
+    """The files of one picture, and what the report says of it."""
+    from posezoo.draw import draw_poses
+    from posezoo.formats.posezoo import to_json
+
+    written: dict[str, Any] = {"image": os.fspath(path), "people": len(poses)}
+    height, width = picture.image_rgb.shape[:2]
+    if request.pictures:
+        drawn = request.output / f"{name}.jpg"
+        write_image(drawn, draw_poses(picture.image_rgb, poses))
+        written["picture"] = os.fspath(drawn)
+    if request.format == "posezoo":
+        file = request.output / f"{name}.json"
+        write_atomic(file, to_json(poses, image=os.fspath(path), size_wh=(width, height)))
+        written["json"] = os.fspath(file)
+    return written
+
+
+def _write_coco(output: Path, results: Sequence[tuple[Path, Poses]]) -> str:
+    from posezoo.formats.coco import to_json
+
+    file = output / COCO_FILE
+    write_atomic(file, to_json([poses for _, poses in results], [os.fspath(path) for path, _ in results]))
+    return os.fspath(file)

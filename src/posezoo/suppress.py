@@ -1,0 +1,167 @@
+"""When several boxes found one person: keep the best pose, by how alike the poses are rather than the boxes.
+
+Object keypoint similarity is COCO's (https://cocodataset.org/#keypoints-eval); greedy and soft suppression by it, and
+the score of a pose, are those of the HRNet and Simple Baselines evaluation, which every later zoo took over.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posezoo.errors import PosezooError
+
+Doubles = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+def oks(
+    keypoints: ArrayLike,
+    areas: ArrayLike,
+    reference: ArrayLike,
+    ref_area: float,
+    sigmas: ArrayLike,
+    joint_scores: ArrayLike | None = None,
+    score_threshold: float | None = None,
+) -> Doubles:
+    """Object keypoint similarity of each pose to one reference pose.
+
+    Args:
+        keypoints: (N, K, 2) pixels.
+        areas: (N,) square pixels.
+        reference: (K, 2) pixels.
+        ref_area: its area; the mean of both areas sets the scale.
+        sigmas: (K,) spread of each joint, see `Skeleton.oks_sigmas`.
+        joint_scores: (N, K), needed with a threshold.
+        score_threshold: leave out the joints of a pose that score no more than this (the reference's scores do not
+            count, as in the HRNet code); a pose with no joint left has similarity 0.
+
+    Returns:
+        (N,) float64 in [0, 1].
+    """
+    poses = _poses(keypoints)
+    variance = (2 * np.asarray(sigmas, np.float64)) ** 2
+    if poses.shape[1] != len(variance):
+        raise PosezooError(f"poses of {poses.shape[1]} joints need as many sigmas, but there are {len(variance)}")
+    squared = ((poses - np.asarray(reference, np.float64)) ** 2).sum(axis=2)
+    area = (np.asarray(areas, np.float64).reshape(-1) + float(ref_area)) * 0.5 + np.spacing(1.0)
+    near = np.exp(-squared / (2 * variance * area[:, None]))
+    if score_threshold is None:
+        return near.mean(axis=1)
+    if joint_scores is None:
+        raise PosezooError("a score threshold for similarity needs the scores of the joints")
+    counted = np.asarray(joint_scores, np.float64).reshape(poses.shape[:2]) > score_threshold
+    return (near * counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+
+
+def oks_nms(
+    poses_xy: ArrayLike,
+    scores: ArrayLike,
+    areas: ArrayLike,
+    sigmas: ArrayLike,
+    threshold: float = 0.9,
+    joint_scores: ArrayLike | None = None,
+    score_threshold: float | None = None,
+) -> Indices:
+    """Greedy suppression: a pose goes if its similarity to a better kept one is above `threshold`.
+
+    Args:
+        poses_xy: (N, K, 2) pixels.
+        scores: (N,) of the poses.
+        areas: (N,) square pixels.
+        sigmas: (K,), see `oks`.
+        threshold: similarity above which two poses are one person.
+        joint_scores: (N, K), see `oks`.
+        score_threshold: see `oks`.
+
+    Returns:
+        The rows kept, best first.
+    """
+    poses, score, area, joint_score = _inputs(poses_xy, scores, areas, joint_scores)
+    waiting = np.argsort(-score, kind="stable")
+    kept = []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        shown = None if joint_score is None else joint_score[waiting]
+        alike = oks(poses[waiting], area[waiting], poses[best], area[best], sigmas, shown, score_threshold)
+        waiting = waiting[alike <= threshold]
+    return np.array(kept, np.intp)
+
+
+def soft_oks_nms(
+    poses_xy: ArrayLike,
+    scores: ArrayLike,
+    areas: ArrayLike,
+    sigmas: ArrayLike,
+    threshold: float = 0.9,
+    joint_scores: ArrayLike | None = None,
+    score_threshold: float | None = None,
+    max_people: int = 20,
+) -> Indices:
+    """Soft suppression: each kept pose lowers the scores of the others by `exp(-oks ** 2 / threshold)`.
+
+    Args:
+        poses_xy: (N, K, 2) pixels.
+        scores: (N,) of the poses.
+        areas: (N,) square pixels.
+        sigmas: (K,), see `oks`.
+        threshold: how gentle it is.
+        joint_scores: (N, K), see `oks`.
+        score_threshold: see `oks`.
+        max_people: how many rows are kept at most; nothing else drops one.
+
+    Returns:
+        The rows kept, in the order in which they came to be the best.
+    """
+    poses, score, area, joint_score = _inputs(poses_xy, scores, areas, joint_scores)
+    waiting = np.argsort(-score, kind="stable")
+    score = score.copy()
+    kept: list[np.intp] = []
+    while len(waiting) and len(kept) < max_people:
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        shown = None if joint_score is None else joint_score[waiting]
+        alike = oks(poses[waiting], area[waiting], poses[best], area[best], sigmas, shown, score_threshold)
+        score[waiting] *= np.exp(-(alike**2) / threshold)
+        waiting = waiting[np.argsort(-score[waiting], kind="stable")]
+    return np.array(kept, np.intp)
+
+
+def rescore(box_scores: ArrayLike, joint_scores: ArrayLike, threshold: float = 0.2) -> Doubles:
+    """The score of each pose: its box's, times the mean of its joint scores above `threshold` (0 if none is).
+
+    Args:
+        box_scores: (N,).
+        joint_scores: (N, K).
+        threshold: joints that score no more than this do not count.
+
+    Returns:
+        (N,) float64.
+    """
+    boxes = np.asarray(box_scores, np.float64).reshape(-1)
+    joints = np.asarray(joint_scores, np.float64)
+    joints = joints.reshape(len(boxes), -1) if joints.size else np.zeros((len(boxes), 0))
+    counted = joints > threshold
+    return boxes * (joints * counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+
+
+def _poses(keypoints: ArrayLike) -> Doubles:
+    """(N, K, 2) float64, or an error that says what came instead."""
+    poses = np.asarray(keypoints, np.float64)
+    if poses.ndim != 3 or poses.shape[2] != 2:
+        raise PosezooError(f"poses must have shape (people, joints, 2), but have {poses.shape}")
+    return poses
+
+
+def _inputs(
+    poses_xy: ArrayLike, scores: ArrayLike, areas: ArrayLike, joint_scores: ArrayLike | None
+) -> tuple[Doubles, Doubles, Doubles, Doubles | None]:
+    """All of it as float64, with lengths that agree."""
+    poses = _poses(poses_xy)
+    score = np.asarray(scores, np.float64).reshape(-1)
+    area = np.asarray(areas, np.float64).reshape(-1)
+    if not len(poses) == len(score) == len(area):
+        raise PosezooError(f"{len(poses)} poses need as many scores and areas: {len(score)} and {len(area)} given")
+    joint_score = None if joint_scores is None else np.asarray(joint_scores, np.float64).reshape(poses.shape[:2])
+    return poses, score, area, joint_score

@@ -1,0 +1,167 @@
+"""The detection task: mosaics of photographs, one score and four distances a cell, box average precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from posezoo.data.augment import appearance
+from posezoo.data.coco_style import People, read_json, read_people
+from posezoo.data.mosaic import lay_out
+from posezoo.detect.embedded import Settings, network_input, select
+from posezoo.errors import PosezooError
+from posezoo.evaluate.oks import box_ap
+from posezoo.media.images import read_image
+from posezoo.skeletons import get_skeleton
+from posezoo.train.recipe import Recipe
+
+_MOST_PEOPLE = 64  # boxes a canvas can hold; the rest of the array is empty
+_SIZES = {8: (0.0, 80.0), 16: (56.0, 176.0), 32: (128.0, 1e9)}  # longer side of the boxes each stride learns, pixels
+
+
+class Canvases(Dataset):
+    """Mosaics: `image` (3, c, c) uint8, `boxes_xyxy` (64, 4) pixels, `count` of the boxes that are real."""
+
+    def __init__(self, people: People, recipe: Recipe):
+        self.people, self.recipe = people, recipe
+        order = np.argsort(people.image_row, kind="stable")
+        ends = np.searchsorted(people.image_row[order], np.arange(len(people.images) + 1))
+        self.rows = [order[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.people.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, first = key
+        given = self.recipe.mosaic
+        rng = np.random.default_rng((self.recipe.run.seed, epoch, first))
+        side = int(rng.choice(len(given.rows), p=np.array(given.rows) / sum(given.rows))) + 1
+        chosen = [first, *rng.integers(0, len(self), side * side - 1).tolist()]
+        photographs = [(read_image(self.people.images[n]), self.people.boxes_xyxy[self.rows[n]]) for n in chosen]
+        image, boxes = lay_out(rng, photographs, given.canvas, given.scale, self.recipe.augment.flip)
+        image = appearance(rng, self.recipe.augment, image)
+        padded = np.zeros((_MOST_PEOPLE, 4), np.float32)
+        padded[: len(boxes)] = boxes[:_MOST_PEOPLE]
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "boxes_xyxy": torch.from_numpy(padded),
+            "count": torch.tensor(min(len(boxes), _MOST_PEOPLE)),
+        }
+
+
+class DetectTask:
+    """What the loop needs to know about finding people."""
+
+    metric, joints = "AP50", 0
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        data = recipe.data
+        source = data.train
+        people = read_people(data.root / source.annotations, data.root / source.images, get_skeleton(data.skeleton))
+        if not len(people):
+            raise PosezooError(f"{source.annotations}: nobody has a box")
+        self.dataset = Canvases(people, recipe)
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Quality focal loss for the scores, GIoU loss for the boxes of the cells at a person's centre."""
+        images = batch["image"].float() / 127.5 - 1
+        if self.recipe.run.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        scores, boxes = model(images)
+        cells = _cells(images.shape[2], images.shape[3], images.device)
+        owners = [
+            assign(*cells, truth[:count])
+            for truth, count in zip(batch["boxes_xyxy"], batch["count"].tolist(), strict=True)
+        ]
+        owner = torch.stack(owners)
+        held = owner >= 0
+        truth = batch["boxes_xyxy"].gather(1, owner.clamp(min=0)[..., None].expand(-1, -1, 4))
+        quality = torch.zeros_like(scores)
+        giou, iou = overlaps(boxes[held], truth[held])
+        quality[held] = iou.detach()
+        certainty = scores.sigmoid()
+        focal = F.binary_cross_entropy_with_logits(scores, quality, reduction="none") * (certainty - quality).abs() ** 2
+        total = quality.sum().clamp(min=1.0)
+        box_loss = ((1 - giou) * iou.detach().clamp(min=0.1)).sum() / total
+        score_loss = focal.sum() / total
+        figures = {"score_loss": float(score_loss.detach()), "iou": float(iou.detach().mean()) if len(iou) else 0.0}
+        return score_loss + 2 * box_loss, figures
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Box average precision and recall on the validation photographs where everybody is boxed."""
+        source, root = self.recipe.data.validate_on, self.recipe.data.root
+        if source is None:
+            return {}
+        truth = read_json(root / source.annotations)
+        truth["images"] = [i for i in truth["images"] if i.get("complete_person_boxes", True)]
+        kept = {i["id"] for i in truth["images"]}
+        truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in kept]
+        settings = Settings(long_side=self.recipe.mosaic.canvas, score=0.05)
+        results: list[dict[str, Any]] = []
+        for picture in truth["images"]:
+            image = read_image(root / source.images / picture["file_name"])
+            x = torch.from_numpy(network_input(image, settings.long_side)).to(device)
+            scores, boxes = (out[0].cpu().numpy() for out in model(x))
+            for box, score in _pairs(select(scores, boxes, image.shape, settings)):
+                results.append({"image_id": picture["id"], "category_id": 1, "bbox": box, "score": score})
+        return box_ap(truth, results)
+
+
+def _pairs(found: Any) -> list[tuple[list[float], float]]:
+    xywh = np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], axis=1)
+    return list(zip(xywh.tolist(), found.scores.tolist(), strict=True))
+
+
+def _cells(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the detector's predictions, in its order: centres (A, 2) and strides (A,) in pixels, and the sizes they learn (A, 2)."""
+    centres, strides, sizes = [], [], []
+    for stride, limits in _SIZES.items():
+        y = torch.arange(stride / 2, height, stride, device=device)
+        x = torch.arange(stride / 2, width, stride, device=device)
+        centres.append(torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).reshape(-1, 2))
+        strides.append(torch.full((len(centres[-1]),), float(stride), device=device))
+        sizes.append(torch.tensor(limits, device=device).expand(len(centres[-1]), 2))
+    return torch.cat(centres), torch.cat(strides), torch.cat(sizes)
+
+
+def assign(centres: Tensor, strides: Tensor, sizes: Tensor, boxes: Tensor) -> Tensor:
+    """Which person each cell learns: those whose centre is within 1.5 cells, at the strides made for their size.
+
+    Args:
+        centres: (A, 2) pixels.
+        strides: (A,) pixels.
+        sizes: (A, 2) the least and largest longer side that a cell learns, pixels.
+        boxes: (N, 4) x1, y1, x2, y2; N may be 0.
+
+    Returns:
+        (A,) row of the person, the smallest where several claim a cell; -1: background.
+    """
+    if not len(boxes):
+        return torch.full((len(centres),), -1, dtype=torch.long, device=centres.device)
+    middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    size = sides.amax(1)
+    fits = (size >= sizes[:, :1]) & (size <= sizes[:, 1:])
+    away = (centres[:, None] - middle).abs()
+    near = (away.amax(2) <= 1.5 * strides[:, None]) & (away <= sides / 2).all(2)
+    # a person smaller than a cell has no cell centre inside the box: the nearest one has to do
+    within = away.amax(2) <= 0.5 * strides[:, None]
+    area = sides.prod(1).expand(len(centres), -1)
+    claims = torch.where(fits & (near | within), area, torch.full_like(area, torch.inf))
+    least, owner = claims.min(1)
+    return torch.where(torch.isfinite(least), owner, torch.full_like(owner, -1))
+
+
+def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Generalised (arXiv:1902.09630) and plain intersection over union of boxes (N, 4) with boxes (N, 4), each (N,)."""
+    inner = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    outer = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1).clamp(min=1e-6)
+    union = ((a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - inner).clamp(min=1e-6)
+    iou = inner / union
+    return iou - (outer - union) / outer, iou

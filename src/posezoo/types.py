@@ -1,0 +1,137 @@
+"""The two things that flow between stages: `Boxes` and `Poses`.
+
+Both are validated, immutable, and legal at length 0. Pixels are those of the original image: x to the right, y down,
+(0, 0) the centre of the top left pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from posezoo.errors import PosezooError
+from posezoo.skeletons import Skeleton
+
+Floats = NDArray[np.float32]
+Index = int | slice | Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]
+_T = TypeVar("_T", "Boxes", "Poses")
+
+
+def _array(name: str, value: ArrayLike, shape: tuple[int | None, ...], dtype: type = np.float32) -> NDArray:
+    """`value` as a read-only array of `shape` (None: any length), or an error that names both shapes."""
+    array = np.array(value, dtype=dtype)
+    if array.size == 0 and array.ndim < len(shape):
+        array = array.reshape([0, *(1 if s is None else s for s in shape[1:])])
+    if array.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, array.shape, strict=True)):
+        want = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        raise PosezooError(f"{name} must have shape {want}, but has {array.shape}")
+    array.flags.writeable = False
+    return array
+
+
+def _take(value: _T, index: Index) -> _T:
+    """The people or boxes at `index` (an int keeps the axis: the result has length 1)."""
+    rows = [index] if isinstance(index, int | np.integer) else index
+    arrays = {f.name: getattr(value, f.name) for f in fields(value)}
+    return replace(value, **{k: v[rows] for k, v in arrays.items() if isinstance(v, np.ndarray)})
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Person boxes of one image.
+
+    Attributes:
+        xyxy: (N, 4) float32, left, top, right, bottom in pixels; right >= left and bottom >= top; finite.
+        scores: (N,) float32 in [0, 1]; 1 where none are given.
+
+    Raises:
+        PosezooError: a wrong shape, a value that is not finite, or a box of negative size.
+    """
+
+    xyxy: Floats
+    scores: Floats = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        xyxy = _array("boxes_xyxy", self.xyxy, (None, 4))
+        scores = _array("box scores", np.ones(len(xyxy)) if self.scores is None else self.scores, (len(xyxy),))
+        for row, box in enumerate(xyxy):
+            if not np.isfinite(box).all():
+                raise PosezooError(f"box {row} is not finite: {box.tolist()}")
+            if box[2] < box[0] or box[3] < box[1]:
+                raise PosezooError(f"box {row} has a negative size: {box.tolist()} (expected x1, y1, x2, y2)")
+        if not np.isfinite(scores).all():
+            raise PosezooError(f"box score {int(np.flatnonzero(~np.isfinite(scores))[0])} is not finite")
+        object.__setattr__(self, "xyxy", xyxy)
+        object.__setattr__(self, "scores", scores)
+
+    @classmethod
+    def empty(cls) -> Boxes:
+        """No box at all."""
+        return cls(np.zeros((0, 4), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    def __getitem__(self, index: Index) -> Boxes:
+        return _take(self, index)
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """The people of one image.
+
+    Attributes:
+        keypoints_xy: (N, K, 2) float32, pixels of the original image.
+        scores: (N, K) float32 in [0, 1], how sure the network is of each joint.
+        boxes_xyxy: (N, 4) float32, the box that each person was looked for in.
+        box_scores: (N,) float32 in [0, 1].
+        skeleton: the names, order and sigmas of the K joints.
+        track_ids: (N,) int64, or None where nothing was tracked.
+
+    Raises:
+        PosezooError: shapes that do not belong together or to the skeleton.
+    """
+
+    keypoints_xy: Floats
+    scores: Floats
+    boxes_xyxy: Floats
+    box_scores: Floats
+    skeleton: Skeleton = field(repr=False)
+    track_ids: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        joints = len(self.skeleton.joints)
+        keypoints_xy = _array("keypoints_xy", self.keypoints_xy, (None, joints, 2))
+        people = len(keypoints_xy)
+        checked = {
+            "keypoints_xy": keypoints_xy,
+            "scores": _array("scores", self.scores, (people, joints)),
+            "boxes_xyxy": _array("boxes_xyxy", self.boxes_xyxy, (people, 4)),
+            "box_scores": _array("box_scores", self.box_scores, (people,)),
+        }
+        if self.track_ids is not None:
+            checked["track_ids"] = _array("track_ids", self.track_ids, (people,), np.int64)
+        for name, array in checked.items():
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def empty(cls, skeleton: Skeleton) -> Poses:
+        """Nobody in the picture."""
+        joints = len(skeleton.joints)
+        return cls(np.zeros((0, joints, 2)), np.zeros((0, joints)), np.zeros((0, 4)), np.zeros(0), skeleton)
+
+    def __len__(self) -> int:
+        return len(self.keypoints_xy)
+
+    def __getitem__(self, index: Index) -> Poses:
+        return _take(self, index)
+
+    def __iter__(self) -> Iterator[Poses]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Poses({len(self)} people, skeleton={self.skeleton.name})"

@@ -1,0 +1,31 @@
+"""What every test may ask for: the shared folder of fixtures and photographs, where there is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of peers' outputs and annotated photographs; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("POSEZOO_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared fixtures, and {folder} does not exist (set POSEZOO_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parity(shared: Path) -> Path:
+    """The folder of what each zoo's own code computed; makes its `fill` module importable."""
+    folder = shared / "parity"
+    if not folder.is_dir():
+        pytest.skip(f"needs the parity fixtures, and {folder} does not exist")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return folder

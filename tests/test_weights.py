@@ -1,0 +1,372 @@
+"""Weights files: every variant is read, a damaged or hostile one is an error, and what does not fit is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import struct
+import tracemalloc
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from posezoo.errors import PosezooError
+from posezoo.models.build import ARCHS, build
+from posezoo.zoo.weights import gluoncv, load_weights, read_params, read_weights
+
+SMALL = "mobile_pose_mobilenetv3_small"
+PARAMS = [
+    "dtypes.params",
+    "list.params",
+    "npshape_v3.params",
+    "tiny_structural.params",
+    "tiny_global_names.params",
+    "tiny_float16.params",
+]
+FLAGS = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
+
+
+def write_params(path: Path, arrays: Mapping[str, np.ndarray], layout: str = "v2") -> Path:
+    """An MXNet file of `arrays`, in the layout "v2", "v1" or "oldest"."""
+    out = struct.pack("<QQQ", 0x112, 0, len(arrays))
+    for array in arrays.values():
+        if layout == "v2":
+            out += struct.pack(f"<Iii{array.ndim}q", 0xF993FAC9, 0, array.ndim, *array.shape)
+        elif layout == "v1":
+            out += struct.pack(f"<II{array.ndim}q", 0xF993FAC8, array.ndim, *array.shape)
+        else:
+            out += struct.pack(f"<I{array.ndim}I", array.ndim, *array.shape)
+        out += struct.pack("<iii", 2, 0, FLAGS[str(array.dtype)]) + array.tobytes()
+    out += struct.pack("<Q", len(arrays))
+    for name in arrays:
+        out += struct.pack("<Q", len(name.encode())) + name.encode()
+    path.write_bytes(out)
+    return path
+
+
+def filled(arch: str, parity: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A GluonCV fixture and its parameters under their structural names."""
+    from fill import fill
+
+    fixture = json.loads(gzip.decompress((parity / "gluoncv" / f"{arch}.json.gz").read_bytes()))
+    scale = fixture["log2_scale"]
+    return fixture, {key: fill(key, shape, scale.get(key, 0)) for key, shape, _ in fixture["state_dict"]}
+
+
+def assert_equals_fixture(model: torch.nn.Module, fixture: dict[str, Any]) -> None:
+    from fill import make_input, sample_index
+
+    _, _, height, width = fixture["input_shape"]
+    with torch.no_grad():
+        out = model.eval()(torch.from_numpy(make_input(height, width))).numpy()
+    wanted = fixture["outputs"][0]
+    samples = out.ravel()[sample_index(out.size)]
+    assert np.abs(samples - wanted["values"]).max() / wanted["std"] < 1e-4
+
+
+def state_of(arch: str = SMALL, joints: int = 17, seed: int = 0) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return build(arch, joints).state_dict()
+
+
+# MXNet's files
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_params_equal_the_manifest(name: str, parity: Path) -> None:
+    wanted = json.loads((parity / "gluoncv" / "params_manifest.json").read_text())[name]
+    arrays = read_params(parity / "gluoncv" / name)
+    assert list(arrays) == list(wanted)
+    for key, value in wanted.items():
+        assert (list(arrays[key].shape), str(arrays[key].dtype)) == (value["shape"], value["dtype"])
+        assert arrays[key].ravel()[:64].tolist() == value["data"]  # the manifest keeps the first 64
+
+
+@pytest.mark.parametrize("layout", ["v2", "v1", "oldest"])
+def test_params_of_every_age(layout: str, tmp_path: Path) -> None:
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([7], np.int64)}
+    read = read_params(write_params(tmp_path / "a.params", arrays, layout))
+    assert all(np.array_equal(read[k], v) and read[k].dtype == v.dtype for k, v in arrays.items())
+
+
+def test_params_bfloat16_and_absent_array(tmp_path: Path) -> None:
+    bfloat16 = struct.pack("<Iiiqiii", 0xF993FAC9, 0, 1, 2, 1, 0, 12) + struct.pack("<HH", 0x3FC0, 0xC000)
+    absent = struct.pack("<Iii", 0xF993FAC9, 0, 0)
+    names = b"".join(struct.pack("<Q", 1) + n for n in (b"x", b"y"))
+    path = tmp_path / "a.params"
+    path.write_bytes(struct.pack("<QQQ", 0x112, 0, 2) + bfloat16 + absent + struct.pack("<Q", 2) + names)
+    arrays = read_params(path)
+    assert list(arrays) == ["x"]
+    assert arrays["x"].tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_params_cut_anywhere_is_an_error(name: str, parity: Path, tmp_path: Path) -> None:
+    whole = (parity / "gluoncv" / name).read_bytes()
+    path = tmp_path / "cut.params"
+    path.write_bytes(whole)
+    for size in reversed(range(len(whole))):
+        os.truncate(path, size)
+        with pytest.raises(PosezooError):
+            read_params(path)
+    path.write_bytes(whole + bytes(1))
+    with pytest.raises(PosezooError, match="follows"):
+        read_params(path)
+
+
+def test_params_with_any_byte_changed_reads_or_is_an_error(parity: Path, tmp_path: Path) -> None:
+    whole = (parity / "gluoncv" / "dtypes.params").read_bytes()
+    path = tmp_path / "changed.params"
+    path.write_bytes(whole)
+    errors = 0
+    for at in range(len(whole)):
+        for value in (0x00, 0x7F, 0xFF):
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(bytes([value]))
+            try:
+                assert sum(a.nbytes for a in read_params(path).values()) <= 2 * len(whole)
+            except PosezooError:
+                errors += 1
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(whole[at : at + 1])
+    assert errors > len(whole) // 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        struct.pack("<Q", 2**60),  # arrays
+        struct.pack("<QIiiqqiii", 1, 0xF993FAC9, 0, 2, 2**31, 2**31, 1, 0, 0),  # bytes of an array
+        struct.pack("<QIiiqqiii", 1, 0xF993FAC9, 0, 2, 0, 2**62, 1, 0, 0) + bytes(8),  # shape without elements
+        struct.pack("<QIiiqiii", 1, 0xF993FAC9, 0, 1, -4, 1, 0, 0),  # negative size
+        struct.pack("<QIii", 1, 0xF993FAC9, 0, 2**30),  # dimensions
+        struct.pack("<QI", 1, 2**31),  # dimensions, oldest layout
+        struct.pack("<QIii", 1, 0xF993FAC9, 1, 2) + bytes(64),  # sparse
+        struct.pack("<QIiiqiii", 1, 0xF993FAC9, 0, 1, 1, 1, 0, 99) + bytes(64),  # type
+        struct.pack("<QQQ", 0, 2**62, 2**62),  # names
+        struct.pack("<QQQ", 0, 1, 2**62) + bytes(8),  # a name
+    ],
+)
+def test_hostile_params_cost_an_error_and_no_memory(body: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.params"
+    path.write_bytes(struct.pack("<QQ", 0x112, 0) + body)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PosezooError, match=r"not a whole MXNet .params file"):
+            read_params(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+# GluonCV's names
+
+
+def test_load_params_computes_what_gluoncv_did(parity: Path) -> None:
+    fixture, _ = filled(SMALL, parity)
+    model = load_weights(build(SMALL, 17), parity / "gluoncv" / f"{SMALL}.params")
+    assert_equals_fixture(model, fixture)
+
+
+@pytest.mark.parametrize("arch", [a for a in ARCHS if a.startswith(("simple_pose", "mobile_pose_m", "mobile_pose_r"))])
+def test_both_kinds_of_names_mean_the_same(arch: str, parity: Path) -> None:
+    fixture = json.loads(gzip.decompress((parity / "gluoncv" / f"{arch}.json.gz").read_bytes()))
+    structural = [key for key, _, _ in fixture["state_dict"]]
+    by_name = gluoncv.rename(structural)
+    with torch.device("meta"):
+        model = build(arch, fixture["num_joints"])
+    by_order = gluoncv.rename_by_order([fixture["global_names"][key] for key in structural], model)
+    assert {key: by_order[fixture["global_names"][key]] for key in structural} == by_name
+    assert set(by_name.values()) == {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
+
+
+def test_load_old_names_and_module_checkpoints(parity: Path, tmp_path: Path) -> None:
+    fixture, arrays = filled(SMALL, parity)
+    old = {fixture["global_names"][key]: array for key, array in arrays.items()}
+    assert_equals_fixture(load_weights(build(SMALL, 17), write_params(tmp_path / "a.params", old)), fixture)
+    aux = ("_running_mean", "_running_var")
+    split = {f"arg:{k}": v for k, v in old.items() if not k.endswith(aux)}
+    split |= {f"aux:{k}": v for k, v in old.items() if k.endswith(aux)}
+    assert_equals_fixture(load_weights(build(SMALL, 17), write_params(tmp_path / "b.params", split)), fixture)
+
+
+def test_old_names_out_of_order_are_refused(parity: Path) -> None:
+    fixture, arrays = filled("mobile_pose_mobilenet1.0", parity)
+    old = {fixture["global_names"][key]: array for key, array in arrays.items()}
+    with pytest.raises(PosezooError, match="cannot match layers by order"):
+        load_weights(build("mobile_pose_mobilenet1.0", 17), dict(sorted(old.items())))
+
+
+def test_half_precision_is_widened(parity: Path) -> None:
+    _, arrays = filled(SMALL, parity)
+    model = load_weights(build(SMALL, 17), {key: array.astype(np.float16) for key, array in arrays.items()})
+    weight = model.state_dict()["backbone.stem.conv.weight"]
+    assert weight.dtype == torch.float32
+    assert np.array_equal(weight.numpy(), arrays["features.0.0.weight"].astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "key", ["features.0.x.gamma", "features.0.3.out.9.gamma", "features.0.²", "resnet.9.gamma", ".gamma"]
+)
+def test_strange_names_map_to_themselves(key: str) -> None:
+    assert gluoncv.rename([key, "features.0.3.out.6.gamma"])[key] == key
+
+
+# PyTorch's and safetensors' files
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"epoch": 3, "model": "pose_resnet", "state_dict": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {
+            "model": {k: torch.zeros_like(v) for k, v in s.items()},
+            "ema": {"n_averaged": torch.tensor(5), **{f"module.{k}": v for k, v in s.items()}},
+        },
+    ],
+)
+def test_torch_checkpoints(wrap: Any, legacy: bool, tmp_path: Path) -> None:
+    state = state_of()
+    torch.save(wrap(state), tmp_path / "a.pth.tar", _use_new_zipfile_serialization=not legacy)
+    loaded = load_weights(build(SMALL, 17), tmp_path / "a.pth.tar").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+def test_safetensors_in_half_precision(tmp_path: Path) -> None:
+    state = {key: value.half() if value.is_floating_point() else value for key, value in state_of().items()}
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    loaded = load_weights(build(SMALL, 17), tmp_path / "a.safetensors").state_dict()
+    assert all(torch.equal(loaded[key], value.to(loaded[key].dtype)) for key, value in state.items())
+
+
+class _Runs:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_checkpoint_never_runs(tmp_path: Path) -> None:
+    torch.save({**state_of(), "extra": _Runs(tmp_path / "ran")}, tmp_path / "a.pth")
+    with pytest.raises(PosezooError, match=r"no code in a file is ever run"):
+        load_weights(build(SMALL, 17), tmp_path / "a.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_torch_checkpoint_cut_short(legacy: bool, tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(1000.0)}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    whole = (tmp_path / "a.pth").read_bytes()
+    for size in (4, 16, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "a.pth").write_bytes(whole[:size])
+        with pytest.raises(PosezooError):
+            read_weights(tmp_path / "a.pth")
+
+
+def test_compressed_archive_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(10_000_000))
+    with pytest.raises(PosezooError, match="would unpack to 10000000 bytes"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_huge_view_of_one_number_is_never_copied() -> None:
+    state = dict(state_of())
+    state["head.final.weight"] = torch.zeros(1).expand(1 << 20, 1 << 20)
+    with pytest.raises(PosezooError, match=r"head.final.weight \(1048576, 1048576\) instead of"):
+        load_weights(build(SMALL, 17), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.pth", b"hello, I am a text file\n"),
+        ("a.params", b""),
+        ("a.safetensors", struct.pack("<Q", 2**60) + b"{}" + bytes(20)),
+        ("a.safetensors", struct.pack("<Q", 9999) + b'{"a"'),
+        ("a.pt", b"\x80\x02}q\x00."),
+        ("a.pth", b"PK\x03\x04" + bytes(40)),
+    ],
+)
+def test_no_weights_file(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PosezooError, match=name) as caught:
+        read_weights(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(PosezooError, match="No such file"):
+        read_weights(tmp_path / "absent.pth")
+    with pytest.raises(PosezooError, match="directory"):
+        read_weights(tmp_path)
+
+
+# what does not fit
+
+
+def test_problems_are_listed_and_the_model_is_unchanged() -> None:
+    torch.manual_seed(1)
+    model = build(SMALL, 17)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = dict(state_of())
+    state["head.what.weight"] = torch.zeros(3)
+    del state["backbone.stem.conv.weight"]
+    state["head.reduce.weight"] = torch.zeros(1, 2)
+    state["backbone.last.conv.weight"] = torch.zeros_like(state["backbone.last.conv.weight"], dtype=torch.int32)
+    with pytest.raises(PosezooError) as caught:
+        load_weights(model, state)
+    message = str(caught.value)
+    assert "1 missing (backbone.stem.conv.weight)" in message
+    assert "1 unexpected (head.what.weight)" in message
+    assert "1 of another shape (head.reduce.weight (1, 2) instead of (256, 576, 1, 1))" in message
+    assert "1 of another type (backbone.last.conv.weight torch.int32)" in message
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_long_lists_are_shortened() -> None:
+    with pytest.raises(PosezooError, match=r"\d{3} missing \(([\w.]+, ){2}[\w.]+ and \d{3} more\)") as caught:
+        load_weights(build(SMALL, 17), {})
+    assert len(str(caught.value)) < 300
+
+
+def test_counters_of_batchnorm_are_optional() -> None:
+    state = state_of()
+    without = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    assert len(without) < len(state)
+    loaded = load_weights(build(SMALL, 17), without).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in without.items())
+
+
+@pytest.mark.parametrize(
+    ("arch", "joints"), [("mobile_pose_mobilenetv3_large", 17), (SMALL, 14), ("simple_pose_resnet18_v1b", 16)]
+)
+def test_the_network_that_would_fit_is_named(arch: str, joints: int) -> None:
+    with pytest.raises(PosezooError, match=rf"does not fit this network \(it fits {arch} with {joints} joints\):"):
+        load_weights(build(SMALL, 17), state_of(arch, joints))
+
+
+def test_the_network_that_old_names_fit_is_named(parity: Path) -> None:
+    fixture, arrays = filled(SMALL, parity)
+    old = {fixture["global_names"][key]: array for key, array in arrays.items()}
+    with pytest.raises(PosezooError, match=rf"does not fit this network \(it fits {SMALL} with 17 joints\):"):
+        load_weights(build("mobile_pose_mobilenetv2_1.0", 17), old)
+
+
+def test_source_that_maps_to_no_arrays() -> None:
+    with pytest.raises(PosezooError, match="'a' is list"):
+        load_weights(build(SMALL, 17), {"a": [1.0, 2.0]})

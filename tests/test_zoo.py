@@ -1,0 +1,258 @@
+"""The zoo's rows: every one is whole and names things that exist; names, aliases and tags lead to the right one."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posezoo import zoo
+from posezoo.codecs import get_codec
+from posezoo.errors import PosezooError
+from posezoo.skeletons import get_skeleton
+from posezoo.zoo import Entry, Score, Weights, get_entry, get_model, list_models, load_entries, packaged_file, store
+
+SMALL = "mobile_pose_mobilenetv3_small.gluoncv_coco_256x192"
+ROW = {
+    "name": "net.tag",
+    "source": "here",
+    "family": "net",
+    "dataset": "coco",
+    "arch": "net",
+    "skeleton": "coco17",
+    "codec": "heatmap",
+    "input_size_wh": [192, 256],
+    "channels": "rgb",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "licence": {"code": "a", "weights": "b", "data": "c"},
+}
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch):
+    """Replaces the zoo's rows by the given ones."""
+
+    def use(*entries: Entry) -> None:
+        monkeypatch.setattr(zoo, "_entries", lambda: {entry.name: entry for entry in entries})
+        monkeypatch.setattr(zoo, "_aliases", zoo._aliases.__wrapped__)
+
+    return use
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("POSEZOO_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [*list_models(), *list_models(task="detection")])
+def test_every_row_names_things_that_exist(name: str) -> None:
+    entry = get_entry(name)
+    if entry.skeleton:
+        get_skeleton(entry.skeleton)
+    if entry.codec:
+        get_codec(entry.codec)
+    build = pytest.importorskip("posezoo.models.build", exc_type=ImportError)
+    assert entry.arch in build.ARCHS
+    for file in [w.file for w in entry.weights if w.packaged] + ([entry.onnx] if entry.onnx else []):
+        assert (store.HERE / file).is_file()
+
+
+def test_gluoncv_rows_are_the_pages(shared: Path) -> None:
+    rows = [
+        row
+        for table in ("Simple", "Mobile")
+        for row in csv.DictReader((shared / f"seeds/csv_tables/Poses/MSCOCO_{table}-Pose.csv").open())
+    ]
+    for row in rows:
+        arch = row["Model"].split()[0]
+        size = re.search(r"\((\d+)x(\d+)\)", row["Model"])
+        entry = get_entry(row["Hashtag"])
+        assert (entry.arch, entry.weights[0].hash_tag) == (arch, row["Hashtag"])
+        assert entry.input_size_wh == ((int(size[2]), int(size[1])) if size else (192, 256))
+        for score, column in zip(entry.claimed, ("OKS AP", "OKS AP (with flip)"), strict=True):
+            assert score.flip == ("flip" in column)
+            assert [score.ap, score.ap50, score.ap75] == [float(v) for v in row[column].split("/")]
+        assert f"{arch}-{row['Hashtag']}.zip" in entry.weights[0].url
+        if not size:  # the page's default for this name
+            assert get_entry(arch) is entry
+    assert len(list_models(source="gluoncv")) == len(rows)
+
+
+def test_list_models_filters() -> None:
+    mobile = list_models(family="mobile_pose")
+    assert SMALL in mobile
+    assert SMALL in list_models(dataset="coco", source="gluoncv")
+    assert not set(mobile) & set(list_models(family="simple_pose"))
+    with pytest.raises(PosezooError, match=r"unknown family 'mobilepose'; did you mean mobile_pose"):
+        list_models(family="mobilepose")
+
+
+def test_unknown_and_ambiguous_names(only) -> None:
+    with pytest.raises(
+        PosezooError, match=r"unknown model 'simple_pose_resnet50_v1c'; did you mean simple_pose_resnet50"
+    ):
+        get_entry("simple_pose_resnet50_v1c")
+    first = Entry.from_table({**ROW, "aliases": ["net", "one"]})
+    second = Entry.from_table({**ROW, "name": "net.other", "aliases": ["net"]})
+    only(first, second)
+    assert get_entry("one") is first
+    with pytest.raises(PosezooError, match=r"'net' could be net.tag or net.other"):
+        get_entry("net")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "other.tag"}, "name must be 'net.'"),
+        ({"task": "poses"}, "task must be one of"),
+        ({"input_size_wh": [192]}, "input_size_wh"),
+        ({"input_size_wh": [192, -256]}, "input_size_wh"),
+        ({"channels": "rbg"}, "channels must be one of rgb, bgr"),
+        ({"mean": [0.5, 0.5]}, "mean must be three"),
+        ({"std": [0.5, 0.0, 0.5]}, "std must be three positive"),
+        ({"box_scale": 0.0}, "box_scale"),
+        ({"licence": {"code": "a"}}, "licence must tell of"),
+        ({"skeleton": None}, "needs a skeleton"),
+        ({"task": "detection"}, "detector has no skeleton"),
+        ({"onnx": "../pose.onnx"}, "onnx must be"),
+        ({"colour": "rgb"}, "unknown entry field 'colour'"),
+        ({"weights": [{"file": "../a.params"}]}, "not a plain file name"),
+        ({"weights": [{"file": "a.params", "hash_tag": "xyz"}]}, "hash_tag must be 8"),
+        ({"weights": [{"file": "a.params", "sha256": "12"}]}, "sha256 must be 64"),
+        ({"weights": [{"url": "https://example.org"}]}, "missing 1 required"),
+        ({"claimed": [{"dataset": "coco", "flip": True, "protocol": "p", "ap": 120}]}, "in percent"),
+        ({"claimed": [{"dataset": "coco", "flip": True, "protocol": "p"}]}, "without a number"),
+        ({"claimed": [{"dataset": "coco", "flip": True, "protocol": "p", "ap": 1, "ap60": 1}]}, "did you mean ap"),
+    ],
+)
+def test_a_wrong_row_is_an_error_that_names_it(change: dict, message: str) -> None:
+    with pytest.raises(PosezooError, match=message) as caught:
+        Entry.from_table({**ROW, **change})
+    assert f"zoo entry '{change.get('name', 'net.tag')}'" in str(caught.value)
+
+
+def test_rows_share_their_files_defaults(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        """
+        [defaults]
+        source = "here"
+        family = "net"
+        dataset = "coco"
+        channels = "bgr"
+        input_size_wh = [192, 256]
+        mean = [0, 0, 0]
+        std = [1, 1, 1]
+        skeleton = "coco17"
+        codec = "heatmap"
+        licence = { code = "a", weights = "b", data = "c" }
+        [defaults.score]
+        dataset = "coco"
+        protocol = "printed"
+        [[entry]]
+        name = "net.a"
+        arch = "net"
+        claimed = [{ flip = true, ap = 70.0 }]
+        [[entry]]
+        name = "net.b"
+        arch = "net"
+        channels = "rgb"
+        """
+    )
+    first, second = load_entries(tmp_path / "a.toml")
+    assert (first.channels, second.channels) == ("bgr", "rgb")
+    assert first.claimed == (Score("coco", True, "printed", 70.0),)
+    assert second.claimed == ()
+
+
+def test_import_is_light() -> None:
+    heavy = ("torch", "cv2", "onnxruntime", "pydantic")
+    code = f"import sys, posezoo.zoo as z; z.list_models(); print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# networks and weights
+
+
+def test_get_model_is_ready_to_run() -> None:
+    torch = pytest.importorskip("torch")
+    model = get_model(SMALL)
+    assert not model.training
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 256, 192)).shape == (1, 17, 64, 48)
+
+
+def test_get_model_from_a_path(parity: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = parity / "gluoncv" / "mobile_pose_mobilenetv3_small.params"
+    first, second = get_model(SMALL, pretrained=path), get_model("b1b148a9", pretrained=str(path))
+    fresh = get_model(SMALL)
+    x = torch.ones(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(first(x), second(x))
+        assert not torch.equal(first(x), fresh(x))
+
+
+def test_weights_not_on_this_machine(home: Path) -> None:
+    file = "mobile_pose_mobilenetv3_small-b1b148a9"
+    with pytest.raises(PosezooError) as caught:
+        get_model(SMALL, pretrained=True)
+    assert str(home / f"{file}.params") in str(caught.value)
+    assert f"https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/gluon/models/{file}.zip" in str(caught.value)
+
+
+def test_weights_in_the_home_folder(home: Path, parity: Path, only) -> None:
+    torch = pytest.importorskip("torch")
+    content = (parity / "gluoncv" / "mobile_pose_mobilenetv3_small.params").read_bytes()
+    entry = get_entry(SMALL)
+    tag = hashlib.sha1(content).hexdigest()[:8]
+    good = Weights(f"small-{tag}.params", hash_tag=tag, bytes=len(content))
+    sibling = replace(entry, name=f"{entry.arch}.sibling", weights=(good,), aliases=())
+    only(entry, sibling)
+    (home / good.file).write_bytes(content)
+    expected = get_model(SMALL, pretrained=home / good.file).state_dict()
+    # by the row's own weights, and by tag from another row of the same architecture
+    for model in (get_model(sibling.name, pretrained=True), get_model(SMALL, pretrained=tag)):
+        assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    (home / good.file).write_bytes(content[:-1] + b"x")
+    with pytest.raises(PosezooError, match=rf"its sha1 begins \w{{8}}, expected {tag}"):
+        get_model(sibling.name, pretrained=True)
+    (home / good.file).write_bytes(content[:-1])
+    with pytest.raises(PosezooError, match=rf"bytes, expected {len(content)}"):
+        get_model(sibling.name, pretrained=True)
+
+
+def test_unknown_hash_tag() -> None:
+    with pytest.raises(
+        PosezooError, match=r"unknown hash tag of simple_pose_resnet152_v1d '2f544339'; did you mean 2f544338"
+    ):
+        get_model("simple_pose_resnet152_v1d", pretrained="2f544339")
+
+
+def test_packaged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only) -> None:
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    monkeypatch.setattr(store, "HERE", tmp_path)
+    (tmp_path / "embedded").mkdir()
+    fresh = get_model(SMALL).state_dict()
+    half = {key: value.half() if value.is_floating_point() else value for key, value in fresh.items()}
+    safetensors.save_file(half, tmp_path / "embedded" / "pose.safetensors")
+    digest = hashlib.sha256((tmp_path / "embedded" / "pose.safetensors").read_bytes()).hexdigest()
+    packaged = Weights("embedded/pose.safetensors", sha256=digest)
+    entry = replace(get_entry(SMALL), weights=(packaged,), onnx="embedded/pose.onnx", aliases=("embedded",))
+    only(entry)
+    state = get_model("embedded", pretrained=True).state_dict()
+    assert all(np.array_equal(state[key].numpy(), value.to(state[key].dtype).numpy()) for key, value in half.items())
+    assert {value.dtype for value in state.values()} <= {torch.float32, torch.int64}
+    assert packaged_file(entry, ".onnx") == tmp_path / "embedded" / "pose.onnx"
+    assert packaged_file(entry, ".safetensors") == tmp_path / "embedded" / "pose.safetensors"
+    assert packaged_file(replace(entry, onnx=None), ".onnx") is None
