@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def people_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images.append({"id": n, "file_name": f"{n}.png", "width": 110, "height": 130})
         keypoints = np.column_stack([xy, np.full(17, 2)]).reshape(-1).tolist()
         annotations.append(
-            {"id": n + 1, "image_id": n, "category_id": 1, "iscrowd": 0, "bbox": box.tolist(), "area": float(box[2] * box[3]),
-             "keypoints": keypoints, "num_keypoints": 17}
+            {"id": n + 1, "image_id": n, "category_id": 1, "iscrowd": 0, "bbox": box.tolist(),
+             "area": float(box[2] * box[3]), "keypoints": keypoints, "num_keypoints": 17}
         )  # fmt: skip
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
     (folder / "people.json").write_text(json.dumps(content))
@@ -204,7 +205,7 @@ def test_learning_rate_warms_up_and_falls(tmp_path: Path, kind: str) -> None:
     recipe = load_recipe(write_recipe(tmp_path, tmp_path), [f"schedule.kind={kind}", "schedule.warmup_steps=10"])
     rates = [learning_rate(recipe, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False)) and rates[-1] < 0.02
+    assert all(a >= b for a, b in itertools.pairwise(rates)) and rates[-1] < 0.02
 
 
 def test_a_run_broken_off_and_resumed_is_the_unbroken_run(
@@ -295,7 +296,9 @@ def test_average_precision_is_that_of_pycocotools(people_folder: Path, sigmas: s
     results = []
     for n in range(30):
         entry = truth["annotations"][n % 6]
-        keypoints = np.reshape(entry["keypoints"], (17, 3)) + np.column_stack([rng.normal(0, 1 + n % 7, (17, 2)), np.zeros(17)])
+        keypoints = np.reshape(entry["keypoints"], (17, 3)) + np.column_stack(
+            [rng.normal(0, 1 + n % 7, (17, 2)), np.zeros(17)]
+        )
         results.append(
             {"image_id": entry["image_id"], "category_id": 1, "keypoints": keypoints.reshape(-1).tolist(),
              "score": float(rng.random()), "bbox": (np.array(entry["bbox"]) + rng.normal(0, 5, 4)).tolist()}

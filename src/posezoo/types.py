@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ _T = TypeVar("_T", "Boxes", "Poses")
 
 def _array(name: str, value: ArrayLike, shape: tuple[int | None, ...], dtype: type = np.float32) -> NDArray:
     """`value` as a read-only array of `shape` (None: any length), or an error that names both shapes."""
-    array = np.array(value, dtype=dtype)
+    array: NDArray = np.array(value, dtype=dtype)
     if array.size == 0 and array.ndim < len(shape):
         array = array.reshape([0, *(1 if s is None else s for s in shape[1:])])
     if array.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, array.shape, strict=True)):
@@ -36,8 +36,9 @@ def _array(name: str, value: ArrayLike, shape: tuple[int | None, ...], dtype: ty
 def _take(value: _T, index: Index) -> _T:
     """The people or boxes at `index` (an int keeps the axis: the result has length 1)."""
     rows = [index] if isinstance(index, int | np.integer) else index
-    arrays = {f.name: getattr(value, f.name) for f in fields(value)}
-    return replace(value, **{k: v[rows] for k, v in arrays.items() if isinstance(v, np.ndarray)})
+    columns: dict[str, Any] = {f.name: getattr(value, f.name) for f in fields(value)}
+    taken: dict[str, Any] = {k: v[rows] for k, v in columns.items() if isinstance(v, np.ndarray)}
+    return replace(value, **taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,8 @@ class Poses:
     def empty(cls, skeleton: Skeleton) -> Poses:
         """Nobody in the picture."""
         joints = len(skeleton.joints)
-        return cls(np.zeros((0, joints, 2)), np.zeros((0, joints)), np.zeros((0, 4)), np.zeros(0), skeleton)
+        nobody = np.zeros((0, joints, 2), np.float32)
+        return cls(nobody, nobody[..., 0], np.zeros((0, 4), np.float32), nobody[:, 0, 0], skeleton)
 
     def __len__(self) -> int:
         return len(self.keypoints_xy)

@@ -15,11 +15,10 @@ from posezoo.skeletons import Skeleton
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
-Share = Field(ge=0, le=1)
 
 
 class Augment(BaseModel):
-    """How much of what. Probabilities are in [0, 1]; the defaults are those of the HRNet paper (arXiv:1902.09212, 4.1)."""
+    """How much of what; the defaults are those of the HRNet paper (arXiv:1902.09212, section 4.1)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,6 +29,7 @@ class Augment(BaseModel):
     shift: float = Field(0.0, ge=0, le=0.5)  # the box moves by up to this share of its size
     half_body: float = Field(0.3, ge=0, le=1)  # probability of upper or lower body alone, if enough joints are labelled
     half_body_joints: int = Field(8, ge=2)
+    cut: float = Field(0.0, ge=0, le=1)  # probability that the photograph ends in the middle of the person
     colour: float = Field(0.0, ge=0, le=1)  # strength of brightness, contrast, saturation and gamma changes
     blur: float = Field(0.0, ge=0, le=1)  # probability of a small or blurred person enlarged
     grey: float = Field(0.0, ge=0, le=1)  # probability
@@ -37,7 +37,12 @@ class Augment(BaseModel):
 
 
 def view(
-    rng: np.random.Generator, settings: Augment, box_xyxy: Floats, keypoints_xy: Floats, weights: Floats, skeleton: Skeleton
+    rng: np.random.Generator,
+    settings: Augment,
+    box_xyxy: Floats,
+    keypoints_xy: Floats,
+    weights: Floats,
+    skeleton: Skeleton,
 ) -> tuple[Floats, float, bool]:
     """Which part of the picture to look at, and how.
 
@@ -58,7 +63,9 @@ def view(
     return np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32), rotation, flip
 
 
-def _half_body(rng: np.random.Generator, box: Floats, keypoints_xy: Floats, weights: Floats, skeleton: Skeleton) -> Floats:
+def _half_body(
+    rng: np.random.Generator, box: Floats, keypoints_xy: Floats, weights: Floats, skeleton: Skeleton
+) -> Floats:
     """The box of the labelled joints of the upper or the lower half; the whole box if a half has too few."""
     upper = np.isin(skeleton.joints, skeleton.parts.get("upper_body", ()))
     half = upper if rng.random() < 0.7 else ~upper
@@ -68,6 +75,38 @@ def _half_body(rng: np.random.Generator, box: Floats, keypoints_xy: Floats, weig
     low, high = points.min(0), points.max(0)
     centre, size = (low + high) / 2, np.maximum((high - low) * 1.5, 0.1 * (box[2:] - box[:2]))
     return np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32)
+
+
+def cut(
+    rng: np.random.Generator, settings: Augment, image: Image, box_xyxy: Floats, keypoints_xy: Floats, weights: Floats
+) -> tuple[Image, Floats, Floats, Floats]:
+    """The photograph cut off through the person, mostly below, as those of people near the camera are.
+
+    Returns:
+        image, box_xyxy (4,), keypoints_xy (K, 2) and weights (K,), joints that were cut off having weight 0. All as
+        they were where chance says so, or where fewer than three labelled joints would be left.
+    """
+    unchanged = image, box_xyxy, keypoints_xy, weights
+    if rng.random() >= settings.cut:
+        return unchanged
+    side = rng.choice(["bottom", "left", "right"], p=[0.6, 0.2, 0.2])
+    axis = 1 if side == "bottom" else 0
+    low, high = float(box_xyxy[axis]), float(box_xyxy[axis + 2])
+    kept = rng.uniform(0.25, 0.8) * (high - low)
+    edge = round(high - kept if side == "left" else low + kept)
+    inside = keypoints_xy[:, axis] > edge if side == "left" else keypoints_xy[:, axis] < edge
+    if ((weights > 0) & inside).sum() < 3 or not 8 < edge < image.shape[1 - axis] - 8:
+        return unchanged
+    box, xy = box_xyxy.copy(), keypoints_xy
+    if side == "bottom":
+        image, box[3] = image[:edge], edge
+    elif side == "right":
+        image, box[2] = image[:, :edge], edge
+    else:
+        moved = np.array([edge, 0], np.float32)
+        image, box[0], xy = image[:, edge:], edge, keypoints_xy - moved
+        box -= np.tile(moved, 2)
+    return np.ascontiguousarray(image), box, xy, np.where(inside, weights, 0).astype(np.float32)
 
 
 def mirror(crop: Image, crop_xy: Floats, weights: Floats, skeleton: Skeleton) -> tuple[Image, Floats, Floats]:
@@ -96,10 +135,12 @@ def _blur(rng: np.random.Generator, crop: Image) -> Image:
     height, width = crop.shape[:2]
     if rng.random() < 0.7:
         factor = rng.uniform(0.2, 0.7)
-        small = cv2.resize(crop, (max(2, int(width * factor)), max(2, int(height * factor))), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(
+            crop, (max(2, int(width * factor)), max(2, int(height * factor))), interpolation=cv2.INTER_AREA
+        )
         return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     packed = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 60))])[1]
-    return cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
 
 
 def _colour(rng: np.random.Generator, strength: float, crop: Image) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class People:
     Attributes:
         images: the I picture files.
         image_ids: (I,) int64, their ids in the annotation file.
+        sources: what the file says of where each of the I pictures is from; "" where it says nothing.
         image_row: (N,) int64, which picture each person is in.
         ids: (N,) int64, the annotations' ids.
         boxes_xyxy: (N, 4) float32, pixels of the picture.
@@ -34,6 +35,7 @@ class People:
 
     images: tuple[Path, ...]
     image_ids: NDArray[np.int64]
+    sources: tuple[str, ...]
     image_row: NDArray[np.int64]
     ids: NDArray[np.int64]
     boxes_xyxy: Floats
@@ -48,8 +50,8 @@ class People:
     def where(self, keep: NDArray[np.bool_]) -> People:
         """The people that `keep` (N,) marks; every picture stays."""
         columns = ("image_row", "ids", "boxes_xyxy", "areas", "keypoints_xy", "weights")
-        taken = {name: getattr(self, name)[keep] for name in columns}
-        return People(images=self.images, image_ids=self.image_ids, skeleton=self.skeleton, **taken)
+        taken: dict[str, Any] = {name: getattr(self, name)[keep] for name in columns}
+        return replace(self, **taken)
 
 
 def read_json(path: Path) -> Any:
@@ -99,16 +101,19 @@ def read_people(annotations: Path, images: Path, skeleton: Skeleton, second_opin
         rows = np.array([row[a["image_id"]] for a in entries], np.int64)
         files = tuple(images / picture["file_name"] for picture in pictures)
         ids = np.array([a["id"] for a in entries], np.int64)
+        sources = tuple(str(picture.get("source", "")) for picture in pictures)
     except (KeyError, TypeError, ValueError) as err:
         raise PosezooError(f"{annotations} is not a COCO keypoint file: {type(err).__name__} {err}") from None
     xy, weights = keypoints[..., :2], (keypoints[..., 2] > 0).astype(np.float32)
     if second_opinion:
         xy, weights = _with_second_opinion(entries, xy, weights, areas)
     image_ids = np.array([picture["id"] for picture in pictures], np.int64)
-    return People(files, image_ids, rows, ids, boxes, areas, xy, weights, skeleton)
+    return People(files, image_ids, sources, rows, ids, boxes, areas, xy, weights, skeleton)
 
 
-def _with_second_opinion(entries: list[dict[str, Any]], xy: Floats, weights: Floats, areas: Floats) -> tuple[Floats, Floats]:
+def _with_second_opinion(
+    entries: list[dict[str, Any]], xy: Floats, weights: Floats, areas: Floats
+) -> tuple[Floats, Floats]:
     """Labels reconciled with each entry's `teacher_keypoints`; those without any stay as they are."""
     xy, weights = xy.copy(), weights.copy()
     for n, entry in enumerate(entries):

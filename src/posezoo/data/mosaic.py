@@ -47,13 +47,15 @@ def lay_out(
         scaled = cv2.resize(photograph, tuple(int(n) for n in size), interpolation=how)
         moved = people * np.tile(size / np.array(photograph.shape[1::-1]), 2)
         if rng.random() < flip:
-            scaled, moved = scaled[:, ::-1], np.stack([size[0] - moved[:, 2], moved[:, 1], size[0] - moved[:, 0], moved[:, 3]], 1)
+            scaled = scaled[:, ::-1]
+            moved = np.stack([size[0] - moved[:, 2], moved[:, 1], size[0] - moved[:, 0], moved[:, 3]], 1)
         x, y = (int(rng.integers(min(0, room), max(0, room) + 1)) for room in (width - size[0], height - size[1]))
         ahead = scaled[max(0, -y) : height - y, max(0, -x) : width - x]
-        image[top + max(0, y) : top + max(0, y) + ahead.shape[0], left + max(0, x) : left + max(0, x) + ahead.shape[1]] = ahead
-        shown = np.clip(moved + [x, y, x, y], 0, [width, height, width, height])
+        above, beside = top + max(0, y), left + max(0, x)
+        image[above : above + ahead.shape[0], beside : beside + ahead.shape[1]] = ahead
+        shown = np.clip(moved + np.array([x, y, x, y]), 0, [width, height, width, height])
         sides = shown[:, 2:] - shown[:, :2]
         whole = np.prod(np.maximum(moved[:, 2:] - moved[:, :2], 1e-3), axis=1)
         keep = (sides.min(1, initial=np.inf) >= least_side) & (sides.prod(1) >= least_share * whole)
-        boxes.append((shown[keep] + [left, top, left, top]).astype(np.float32))
+        boxes.append((shown[keep] + np.array([left, top, left, top])).astype(np.float32))
     return image, np.concatenate(boxes)

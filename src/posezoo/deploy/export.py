@@ -81,7 +81,9 @@ def export_onnx(
         onnx.save(proto, temporary)
         error = _difference(torch, model, temporary, size_wh, any_size)
         if error > tolerance:
-            raise PosezooError(f"the export of {path} differs from torch by {error:.1e} of the output, over {tolerance}")
+            raise PosezooError(
+                f"the export of {path} differs from torch by {error:.1e} of the output, over {tolerance}"
+            )
     return error
 
 

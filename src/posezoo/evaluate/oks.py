@@ -32,7 +32,7 @@ def keypoint_ap(annotations: Path, results: Sequence[dict[str, Any]], skeleton: 
 
 
 def box_ap(truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Box average precision and recall of `{image_id, category_id, bbox (x, y, w, h), score}` results, keys as COCO's."""
+    """Box average precision and recall of results `{image_id, category_id, bbox (x, y, w, h), score}`."""
     return _evaluate(truth, list(results), "bbox", BOX_KEYS, None)
 
 

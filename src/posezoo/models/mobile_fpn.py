@@ -60,7 +60,7 @@ def _width(channels: int, multiplier: float) -> int:
 
 
 class FoldedMobileNetV2(nn.Module):
-    """MobileNetV2 without BatchNorm, up to block `last` (16 is the whole of it); gives the map at each stride from 4."""
+    """MobileNetV2 without BatchNorm, up to block `last` (16: all of it); gives the map at each stride from 4."""
 
     def __init__(self, multiplier: float = 1.0, last: int = 16):
         super().__init__()
@@ -73,12 +73,10 @@ class FoldedMobileNetV2(nn.Module):
             cin = cout
         self.blocks = nn.ModuleList(blocks)
         self.taps = tuple(min(end, last) for first, end in zip(_FIRST, _LAST, strict=True) if first <= last)
-        self.channels = tuple(self.blocks[t].project.conv.out_channels for t in self.taps)
-        self.frozen = -1
+        self.channels = tuple(blocks[t].project.conv.out_channels for t in self.taps)
 
     def freeze(self, through: int) -> None:
         """Leave the stem and the blocks up to and including `through` out of training (-1: train all)."""
-        self.frozen = through
         for module in (self.stem, *self.blocks[: through + 1]) if through >= 0 else ():
             module.requires_grad_(False)
 
@@ -139,7 +137,7 @@ class MobilePoseFPN(nn.Module):
         self.refine = Separable(widths[0], widths[0])
         self.head = nn.Conv2d(widths[0], joints, 1)
         nn.init.normal_(self.head.weight, std=0.001)
-        nn.init.zeros_(self.head.bias)
+        self.head.bias = nn.Parameter(torch.zeros(joints))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> heatmaps (B, K, H/4, W/4)."""
@@ -163,8 +161,7 @@ class PersonDetector(nn.Module):
         self.tower = nn.Sequential(Separable(width, width), Separable(width, width))
         self.head = nn.Conv2d(width, 5, 1)
         nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
-        nn.init.constant_(self.head.bias[:1], -4.0)  # few cells hold a person
+        self.head.bias = nn.Parameter(torch.tensor([-4.0, 0, 0, 0, 0]))  # few cells hold a person
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] -> scores (B, A) and boxes_xyxy (B, A, 4) in pixels of the input.
@@ -193,19 +190,20 @@ def init_backbone(backbone: FoldedMobileNetV2, arrays: Mapping[str, np.ndarray])
     """
     with torch.no_grad():
         for name, conv in _keras_names(backbone):
-            for part, tensor in (("weight", conv.weight), ("bias", conv.bias)):
+            for part, tensor in conv.named_parameters():
                 key = f"{name}.{part}"
                 if key not in arrays or arrays[key].shape != tuple(tensor.shape):
                     found = arrays[key].shape if key in arrays else "nothing"
-                    raise PosezooError(f"backbone weights: {key} should have shape {tuple(tensor.shape)}, found {found}")
+                    raise PosezooError(
+                        f"backbone weights: {key} should have shape {tuple(tensor.shape)}, found {found}"
+                    )
                 tensor.copy_(torch.from_numpy(np.asarray(arrays[key], np.float32)))
 
 
 def _keras_names(backbone: FoldedMobileNetV2) -> Iterator[tuple[str, nn.Conv2d]]:
+    """The convolutions by the name of their Keras layer."""
     yield "Conv1", backbone.stem.conv
-    for index, block in enumerate(backbone.blocks):
-        prefix = f"block_{index}" if index else "expanded_conv"
-        if index:
-            yield f"{prefix}_expand", block.expand.conv
-        yield f"{prefix}_depthwise", block.depthwise.conv
-        yield f"{prefix}_project", block.project.conv
+    for name, module in backbone.blocks.named_modules():
+        if isinstance(module, Conv):
+            index, _, part = name.partition(".")
+            yield f"block_{index}_{part}" if index != "0" else f"expanded_conv_{part}", module.conv

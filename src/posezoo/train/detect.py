@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Canvases(Dataset):
         self.people, self.recipe = people, recipe
         order = np.argsort(people.image_row, kind="stable")
         ends = np.searchsorted(people.image_row[order], np.arange(len(people.images) + 1))
-        self.rows = [order[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.rows = [order[a:b] for a, b in itertools.pairwise(ends)]
 
     def __len__(self) -> int:
         return len(self.people.images)
@@ -120,7 +121,7 @@ def _pairs(found: Any) -> list[tuple[list[float], float]]:
 
 
 def _cells(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the detector's predictions, in its order: centres (A, 2) and strides (A,) in pixels, and the sizes they learn (A, 2)."""
+    """Of the predictions, in their order: centres (A, 2), strides (A,), the range of sizes they learn (A, 2)."""
     centres, strides, sizes = [], [], []
     for stride, limits in _SIZES.items():
         y = torch.arange(stride / 2, height, stride, device=device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +20,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from posezoo.errors import PosezooError
 from posezoo.files import atomic_path, write_atomic
 from posezoo.models.build import build
+from posezoo.models.mobile_fpn import FoldedMobileNetV2, init_backbone
 from posezoo.train.recipe import Recipe
+
+
+class Rows(Protocol):
+    """A dataset whose samples follow from the epoch and the row."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]: ...
 
 
 class Task(Protocol):
@@ -33,7 +42,10 @@ class Task(Protocol):
 
     metric: str  # the figure of `validate` that tells which weights are best
     joints: int  # channels of the network's head
-    dataset: Dataset
+
+    @property
+    def dataset(self) -> Rows:
+        """What it learns from, by (epoch, row)."""
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch, and figures to show."""
@@ -43,7 +55,7 @@ class Task(Protocol):
 
 
 class Order:
-    """Batches of (epoch, row): a permutation drawn anew each epoch from the seed alone, so that a run can be resumed."""
+    """Batches of (epoch, row): each epoch a permutation that follows from the seed alone, so that a run can resume."""
 
     def __init__(self, rows: int, batch_size: int, samples: int | None, seed: int):
         self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
@@ -79,12 +91,10 @@ def make_model(recipe: Recipe, joints: int) -> nn.Module:
     """The recipe's network with what it starts from."""
     model = build(recipe.model.arch, joints)
     if recipe.model.backbone is not None:
-        from posezoo.models.mobile_fpn import init_backbone
-
         path = recipe.data.root / recipe.model.backbone
         try:
             with np.load(path) as arrays:
-                init_backbone(model.backbone, dict(arrays))
+                init_backbone(_backbone(model), dict(arrays))
         except (OSError, ValueError) as err:
             raise PosezooError(f"cannot read backbone weights {path}: {err}") from None
     if recipe.model.weights is not None:
@@ -92,8 +102,16 @@ def make_model(recipe: Recipe, joints: int) -> nn.Module:
 
         load_weights(model, recipe.model.weights)
     if recipe.model.freeze >= 0:
-        model.backbone.freeze(recipe.model.freeze)
+        _backbone(model).freeze(recipe.model.freeze)
     return model
+
+
+def _backbone(model: nn.Module) -> FoldedMobileNetV2:
+    """The backbone that `model.backbone` and `model.freeze` of a recipe speak of."""
+    found = getattr(model, "backbone", None)
+    if not isinstance(found, FoldedMobileNetV2):
+        raise PosezooError("model.backbone and model.freeze are for networks on a folded MobileNetV2 (mobile_pose_fpn)")
+    return found
 
 
 def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -112,7 +130,7 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:
     """Averaged weights whose decay warms up, so that the start is soon forgotten."""
 
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         now = min(decay, (1 + int(count)) / (10 + int(count)))
         for mean, value in zip(averaged, current, strict=True):
             if mean.is_floating_point():
@@ -158,7 +176,7 @@ class _Run:
         self.accelerator.even_batches = False
         model = make_model(recipe, self.task.joints)
         if recipe.run.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         world = self.accelerator.num_processes
         if recipe.optimiser.batch_size % world:
             raise PosezooError(f"optimiser.batch_size {recipe.optimiser.batch_size} does not divide by {world} devices")
@@ -166,9 +184,12 @@ class _Run:
         self.order = Order(len(self.task.dataset), given.batch_size, recipe.schedule.samples_per_epoch, recipe.run.seed)  # type: ignore[arg-type]
         share = _Share(self.order, self.accelerator.process_index, world)
         workers = recipe.run.workers
-        self.loader = DataLoader(
-            self.task.dataset, batch_sampler=share, num_workers=workers, prefetch_factor=4 if workers else None
-        )  # type: ignore[arg-type]
+        self.loader: DataLoader[dict[str, Tensor]] = DataLoader(
+            self.task.dataset,  # type: ignore[arg-type]
+            batch_sampler=share,  # type: ignore[arg-type]
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+        )
         optimiser = make_optimiser(recipe, model)
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
         plain = self.accelerator.unwrap_model(self.model)
@@ -259,7 +280,9 @@ class _Run:
             score = figures.get(self.task.metric, float(epoch))
             if score > self.best:
                 self.best = score
-                save_weights(judged, self.folder / "best.safetensors", {"recipe": self.recipe.name, "epoch": str(epoch + 1)})
+                save_weights(
+                    judged, self.folder / "best.safetensors", {"recipe": self.recipe.name, "epoch": str(epoch + 1)}
+                )
         self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:

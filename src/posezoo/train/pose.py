@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from posezoo.codecs import heatmap_torch
 from posezoo.codecs.heatmap import HeatmapCodec
 from posezoo.crop import box_to_affine, crop_images, invert_affine, normalise, transform_points
-from posezoo.data.augment import appearance, mirror, view
+from posezoo.data.augment import appearance, cut, mirror, view
 from posezoo.data.coco_style import People, read_people
 from posezoo.errors import PosezooError
 from posezoo.evaluate.oks import keypoint_ap
@@ -28,19 +28,22 @@ class Crops(Dataset):
 
     def __init__(self, people: People, recipe: Recipe):
         self.people, self.recipe = people, recipe
+        self.rows = repeat_rows(people, recipe.data.repeat)
 
     def __len__(self) -> int:
-        return len(self.people)
+        return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, row = key
-        recipe, people = self.recipe, self.people
-        rng = np.random.default_rng((recipe.run.seed, epoch, row))
-        xy, weights = people.keypoints_xy[row], people.weights[row]
-        box, rotation, flip = view(rng, recipe.augment, people.boxes_xyxy[row], xy, weights, people.skeleton)
+        epoch, number = key
+        recipe, people, row = self.recipe, self.people, self.rows[number]
+        rng = np.random.default_rng((recipe.run.seed, epoch, number))
+        image = read_image(people.images[people.image_row[row]])
+        labels = people.boxes_xyxy[row], people.keypoints_xy[row], people.weights[row]
+        image, box, xy, weights = cut(rng, recipe.augment, image, *labels)
+        box, rotation, flip = view(rng, recipe.augment, box, xy, weights, people.skeleton)
         size_wh = recipe.input.size_wh
         affine = box_to_affine(box[None], size_wh, recipe.input.box_scale, rotation)
-        crop = crop_images(read_image(people.images[people.image_row[row]]), affine, size_wh)[0]
+        crop = crop_images(image, affine, size_wh)[0]
         crop_xy = transform_points(affine, xy[None])[0].astype(np.float32)
         if flip:
             crop, crop_xy, weights = mirror(crop, crop_xy, weights, people.skeleton)
@@ -57,6 +60,12 @@ def read_source(data: DataPart, source: Source) -> People:
     return people.where(((people.weights > 0).sum(1) >= data.least_joints) & (sides >= data.least_side))
 
 
+def repeat_rows(people: People, times: dict[str, int]) -> np.ndarray:
+    """Rows of `people` (M,), those of a source in `times` that many times over."""
+    counts = np.array([times.get(source, 1) for source in people.sources])[people.image_row]
+    return np.repeat(np.arange(len(people)), counts)
+
+
 class PoseTask:
     """What the loop needs to know about poses."""
 
@@ -69,7 +78,9 @@ class PoseTask:
         self.codec = HeatmapCodec(refine=recipe.target.refine, sigma=recipe.target.sigma)
         people = read_source(recipe.data, recipe.data.train)
         if not len(people):
-            raise PosezooError(f"{recipe.data.train.annotations}: nobody with {recipe.data.least_joints} labelled joints")
+            raise PosezooError(
+                f"{recipe.data.train.annotations}: nobody with {recipe.data.least_joints} labelled joints"
+            )
         self.dataset = Crops(people, recipe)
         given = recipe.input
         self.mean = torch.tensor(given.mean).view(3, 1, 1) * 255

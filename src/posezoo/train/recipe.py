@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,6 +44,7 @@ class DataPart(Part):
     validate_on: Source | None = Field(None, alias="validate")
     skeleton: str = "coco17"
     second_opinion: bool = False  # reconcile the labels with the file's teacher_keypoints
+    repeat: dict[str, Annotated[int, Field(ge=1)]] = {}  # times that people of a `source` (a field of images) count
     least_joints: int = Field(1, ge=0)  # leave out people with fewer labelled joints
     least_side: float = Field(8.0, ge=0)  # ... and boxes with a shorter side, pixels
 
