@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posezoo.codecs import Codec, get_codec
-from posezoo.crop import Grid, box_to_affine, crop_images, invert_affine, normalise, transform_points
+from posezoo.crop import box_to_affine, crop_images, invert_affine, normalise, transform_points
 from posezoo.deploy.runtimes import METADATA_KEY, OnnxRuntime, Runtime, open_runtime
 from posezoo.detect import Detector, get_detector
 from posezoo.errors import PosezooError
@@ -226,7 +226,7 @@ class Estimator:
         spec, total = self.spec, sum(map(len, boxes))
         image_of = np.repeat(np.arange(len(images)), [len(b) for b in boxes])
         every_box = np.concatenate([b.xyxy for b in boxes]) if boxes else np.zeros((0, 4))
-        to_crop = box_to_affine(every_box, spec.input_size_wh, spec.box_scale, grid=_grid(spec.codec))
+        to_crop = box_to_affine(every_box, spec.input_size_wh, spec.box_scale, grid=spec.codec.grid)
         width, height = spec.input_size_wh
         crops = np.empty((min(total, self.batch_size), height, width, 3), np.uint8)
         planes = np.empty((len(crops), 3, height, width), np.float32)
@@ -285,11 +285,6 @@ def open_network(
         raise PosezooError(f"{entry.name} finds people, not their joints: give a pose model (posezoo list shows them)")
     values = {f.name: getattr(entry, f.name, None) for f in fields(NetworkSpec)}
     return NetworkSpec.of(values), open_runtime(entry, runtime, device, threads, weights)
-
-
-def _grid(codec: Codec) -> Grid:
-    """How the codec's heatmap lies on the crop decides how the crop is cut; a codec that does not say is "legacy"."""
-    return getattr(codec, "grid", "legacy")
 
 
 _MISSING = object()

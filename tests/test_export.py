@@ -1,0 +1,68 @@
+"""Export to ONNX: the same numbers, any batch, half the file, and nothing left behind by a failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+from posezoo.deploy.export import export_onnx, halve  # noqa: E402
+from posezoo.deploy.runtimes import open_onnx  # noqa: E402
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models.mobile_fpn import MobilePoseFPN, PersonDetector  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    """A pose network with rounded weights and norms that do something."""
+    torch.manual_seed(0)
+    model = MobilePoseFPN(5, widths=(8, 8, 8, 8))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    torch.nn.init.normal_(model.head.weight)
+    model.load_state_dict(halve(model.state_dict()))
+    return model.eval()
+
+
+def test_half_precision_file_computes_the_same(tmp_path: Path, network: torch.nn.Module) -> None:
+    whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
+    export_onnx(network, whole, (64, 64), ["heatmaps"], {"name": "x"})
+    error = export_onnx(network, half, (64, 64), ["heatmaps"], {"name": "x"}, half=True)
+    assert error < 2e-4
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    session = open_onnx(half)
+    assert session.metadata() == {"name": "x"}
+    x = np.random.default_rng(0).standard_normal((5, 3, 64, 64)).astype(np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(session(x)[0], wanted, atol=2e-4 * wanted.std())
+    assert session(x[:0])[0].shape == (0, 5, 16, 16)
+
+
+def test_a_detector_exports_for_any_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = PersonDetector(width=16).eval()
+    export_onnx(model, tmp_path / "d.onnx", (96, 96), ["scores", "boxes_xyxy"], {}, any_size=True)
+    scores, boxes = open_onnx(tmp_path / "d.onnx")(np.zeros((2, 3, 64, 160), np.float32))
+    cells = 8 * 20 + 4 * 10 + 2 * 5
+    assert scores.shape == (2, cells) and boxes.shape == (2, cells, 4)
+
+
+def test_an_export_that_differs_is_refused(tmp_path: Path, network: torch.nn.Module) -> None:
+    with pytest.raises(PosezooError, match="differs from torch"):
+        export_onnx(network, tmp_path / "x.onnx", (64, 64), ["heatmaps"], {}, tolerance=0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_is_json(tmp_path: Path, network: torch.nn.Module) -> None:
+    export_onnx(network, tmp_path / "x.onnx", (64, 64), ["heatmaps"], {"mean": (0.5, 0.5, 0.5), "skeleton": "coco17"})
+    stored = {p.key: p.value for p in onnx.load(tmp_path / "x.onnx").metadata_props}
+    assert json.loads(stored["posezoo"]) == {"mean": [0.5, 0.5, 0.5], "skeleton": "coco17"}
