@@ -205,7 +205,7 @@ def test_learning_rate_warms_up_and_falls(tmp_path: Path, kind: str) -> None:
     recipe = load_recipe(write_recipe(tmp_path, tmp_path), [f"schedule.kind={kind}", "schedule.warmup_steps=10"])
     rates = [learning_rate(recipe, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
-    assert all(a >= b for a, b in itertools.pairwise(rates)) and rates[-1] < 0.02
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.02
 
 
 def test_a_run_broken_off_and_resumed_is_the_unbroken_run(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from posezoo.errors import PosezooError
@@ -19,21 +19,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         PosezooError: the folder cannot be made or written, or the disk is full.
     """
     target = Path(path)
-    temporary: Path | None = None
+    # the name is known before the file exists, so that no Ctrl-C can come between the two and leave it behind
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; the result is an ordinary one
         temporary.replace(target)
     except OSError as err:
         raise PosezooError(f"cannot write {target}: {err.strerror or err}") from err
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
