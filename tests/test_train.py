@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from posezoo.data.augment import Augment, appearance, mirror, view  # noqa: E402
+from posezoo.data.augment import Augment, appearance, cut, mirror, view  # noqa: E402
 from posezoo.data.coco_style import read_people, reconcile  # noqa: E402
 from posezoo.data.mosaic import lay_out  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
@@ -319,3 +319,29 @@ def test_average_precision_is_that_of_pycocotools(people_folder: Path, sigmas: s
         np.testing.assert_array_equal(np.array(mine), judge.stats)
     assert 0 < ours[0] < 1
     assert set(keypoint_ap(people_folder / "people.json", [], skeleton).values()) == {0.0}
+
+
+def test_a_missing_picture_is_one_line_even_from_a_worker(tmp_path: Path, people_folder: Path) -> None:
+    recipe = write_recipe(tmp_path, people_folder)
+    with pytest.raises(PosezooError) as caught:
+        run(recipe, [f"data.train.images='{(tmp_path / 'nowhere').as_posix()}'", "run.workers=1"])
+    assert "nowhere" in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_photograph_cut_through_the_person_keeps_labels_in_place(people_folder: Path) -> None:
+    people = read_people(people_folder / "people.json", people_folder, COCO)
+    image = cv2.imread(str(people.images[0]))
+    labels = people.boxes_xyxy[0], people.keypoints_xy[0], people.weights[0]
+    shortened = 0
+    for seed in range(60):
+        out, box, xy, weights = cut(np.random.default_rng(seed), Augment(cut=1.0), image, *labels)
+        height, width = out.shape[:2]
+        shortened += out.shape != image.shape
+        assert 0 <= box[0] < box[2] <= width + 1 and 0 <= box[1] < box[3] <= height + 1
+        for (x, y), (u, v), weight in zip(xy, people.keypoints_xy[0], weights, strict=True):
+            if weight:  # the same pixel, wherever the photograph now begins
+                assert 0 <= x < width and 0 <= y < height
+                np.testing.assert_array_equal(out[int(y), int(x)], image[int(v), int(u)])
+    assert shortened > 30
+    assert cut(np.random.default_rng(0), Augment(), image, *labels)[0] is image

@@ -227,7 +227,7 @@ class _Run:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         started, seen = time.perf_counter(), 0
-        for batch in self.loader:
+        for batch in self._batches():
             batch = {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
             loss, figures = self._update(batch)
             self.step += 1
@@ -242,6 +242,15 @@ class _Run:
             progress.update(bar, completed=self.step)
             if self.step % self.recipe.run.save_every == 0:
                 self._save()
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """The loader's batches; a worker's complaint is passed on without the traceback that torch wraps it in."""
+        try:
+            yield from self.loader
+        except PosezooError as err:
+            raise PosezooError(
+                str(err).strip().splitlines()[-1].removeprefix("posezoo.errors.PosezooError: ")
+            ) from None
 
     def _update(self, batch: dict[str, Tensor]) -> tuple[float, dict[str, float]]:
         """One step of the optimiser."""
