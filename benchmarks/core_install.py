@@ -2,8 +2,8 @@
 
     python benchmarks/core_install.py .venv .venv-dev examples [--rounds 7] [-o results/core_install.csv]
 
-The runs of the two environments alternate; figures are medians. Only the ratio is to be relied on: it comes from one run
-on one machine.
+The runs of the two environments alternate; figures are medians. Only the ratio is to be relied on: it comes from one
+run on one machine.
 """
 
 from __future__ import annotations
