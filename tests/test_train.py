@@ -345,3 +345,20 @@ def test_a_photograph_cut_through_the_person_keeps_labels_in_place(people_folder
                 np.testing.assert_array_equal(out[int(y), int(x)], image[int(v), int(u)])
     assert shortened > 30
     assert cut(np.random.default_rng(0), Augment(), image, *labels)[0] is image
+
+
+def test_sources_count_as_often_as_the_recipe_says(tmp_path: Path, people_folder: Path) -> None:
+    from posezoo.train.detect import DetectTask
+    from posezoo.train.pose import PoseTask
+
+    content = json.loads((people_folder / "people.json").read_text())
+    for picture in content["images"][:2]:
+        picture["source"] = "everyday"
+    (tmp_path / "people.json").write_text(json.dumps(content))
+    pictures = f"data.train.images='{people_folder.as_posix()}'"
+    recipe = load_recipe(write_recipe(tmp_path, tmp_path), [pictures, "data.repeat.everyday=3"])
+    assert len(PoseTask(recipe).dataset) == len(DetectTask(recipe).dataset) == 3 * 2 + 4
+    assert sorted(PoseTask(recipe).dataset.rows) == [0, 0, 0, 1, 1, 1, 2, 3, 4, 5]
+    wrong = load_recipe(write_recipe(tmp_path, tmp_path), [pictures, "data.repeat.evryday=3"])
+    with pytest.raises(PosezooError, match="unknown source of pictures 'evryday'; did you mean everyday"):
+        PoseTask(wrong)

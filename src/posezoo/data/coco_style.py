@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posezoo.errors import PosezooError
+from posezoo.errors import PosezooError, unknown_name
 from posezoo.skeletons import Skeleton
 
 Floats = NDArray[np.float32]
@@ -46,6 +47,17 @@ class People:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def repeats(self, times: Mapping[str, int]) -> NDArray[np.int64]:
+        """How often each of the I pictures counts, (I,): as `times` says of its source, else once.
+
+        Raises:
+            PosezooError: `times` names a source that no picture has.
+        """
+        for source in times:
+            if source not in self.sources:
+                raise unknown_name("source of pictures", source, set(self.sources))
+        return np.array([times.get(source, 1) for source in self.sources], np.int64)
 
     def where(self, keep: NDArray[np.bool_]) -> People:
         """The people that `keep` (N,) marks; every picture stays."""

@@ -33,16 +33,17 @@ class Canvases(Dataset):
         order = np.argsort(people.image_row, kind="stable")
         ends = np.searchsorted(people.image_row[order], np.arange(len(people.images) + 1))
         self.rows = [order[a:b] for a, b in itertools.pairwise(ends)]
+        self.pictures = np.repeat(np.arange(len(people.images)), people.repeats(recipe.data.repeat))
 
     def __len__(self) -> int:
-        return len(self.people.images)
+        return len(self.pictures)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         epoch, first = key
         given = self.recipe.mosaic
         rng = np.random.default_rng((self.recipe.run.seed, epoch, first))
         side = int(rng.choice(len(given.rows), p=np.array(given.rows) / sum(given.rows))) + 1
-        chosen = [first, *rng.integers(0, len(self), side * side - 1).tolist()]
+        chosen = self.pictures[[first, *rng.integers(0, len(self), side * side - 1)]]
         photographs = [(read_image(self.people.images[n]), self.people.boxes_xyxy[self.rows[n]]) for n in chosen]
         image, boxes = lay_out(rng, photographs, given.canvas, given.scale, self.recipe.augment.flip)
         image = appearance(rng, self.recipe.augment, image)

@@ -28,7 +28,7 @@ class Crops(Dataset):
 
     def __init__(self, people: People, recipe: Recipe):
         self.people, self.recipe = people, recipe
-        self.rows = repeat_rows(people, recipe.data.repeat)
+        self.rows = np.repeat(np.arange(len(people)), people.repeats(recipe.data.repeat)[people.image_row])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,12 +58,6 @@ def read_source(data: DataPart, source: Source) -> People:
     people = read_people(data.root / source.annotations, data.root / source.images, skeleton, data.second_opinion)
     sides = (people.boxes_xyxy[:, 2:] - people.boxes_xyxy[:, :2]).min(1)
     return people.where(((people.weights > 0).sum(1) >= data.least_joints) & (sides >= data.least_side))
-
-
-def repeat_rows(people: People, times: dict[str, int]) -> np.ndarray:
-    """Rows of `people` (M,), those of a source in `times` that many times over."""
-    counts = np.array([times.get(source, 1) for source in people.sources])[people.image_row]
-    return np.repeat(np.arange(len(people)), counts)
 
 
 class PoseTask:
