@@ -59,13 +59,12 @@ class Boxes:
     def __post_init__(self) -> None:
         xyxy = _array("boxes_xyxy", self.xyxy, (None, 4))
         scores = _array("box scores", np.ones(len(xyxy)) if self.scores is None else self.scores, (len(xyxy),))
-        for row, box in enumerate(xyxy):
-            if not np.isfinite(box).all():
-                raise PosezooError(f"box {row} is not finite: {box.tolist()}")
-            if box[2] < box[0] or box[3] < box[1]:
-                raise PosezooError(f"box {row} has a negative size: {box.tolist()} (expected x1, y1, x2, y2)")
-        if not np.isfinite(scores).all():
-            raise PosezooError(f"box score {int(np.flatnonzero(~np.isfinite(scores))[0])} is not finite")
+        for row in np.flatnonzero(~np.isfinite(xyxy).all(axis=1)):
+            raise PosezooError(f"box {row} is not finite: {xyxy[row].tolist()}")
+        for row in np.flatnonzero((xyxy[:, 2:] < xyxy[:, :2]).any(axis=1)):
+            raise PosezooError(f"box {row} has a negative size: {xyxy[row].tolist()} (expected x1, y1, x2, y2)")
+        for row in np.flatnonzero(~np.isfinite(scores)):
+            raise PosezooError(f"box score {row} is not finite")
         object.__setattr__(self, "xyxy", xyxy)
         object.__setattr__(self, "scores", scores)
 
