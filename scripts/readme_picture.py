@@ -1,6 +1,6 @@
 """The README's picture: what `make demo` drew, side by side.
 
-    make demo && .venv/bin/python scripts/readme_picture.py
+make demo && .venv/bin/python scripts/readme_picture.py
 """
 
 from __future__ import annotations

@@ -120,6 +120,13 @@ def test_min_score_and_boxes(run: Any, networks: list[str], tmp_path: Path) -> N
     assert [row["people"] for row in same["files"]] == [0, 0, 2]
     whole = json.loads(run("predict", "in", *model, "--detector", "whole", "--flip", "--json", "-o", "e").out)
     assert [row["people"] for row in whole["files"]] == [1, 1, 1]
+    most = max(
+        person["score"] for row in summary["files"] for person in json.loads(Path(row["json"]).read_text())["people"]
+    )
+    strict = run(
+        "predict", "in", *model, "--boxes", "boxes.json", "--json", "-o", "f", "--min-score", f"{most + 0.01:.4f}"
+    )
+    assert json.loads(strict.out)["people"] == 0
 
 
 def test_equal_names_from_different_folders(run: Any, networks: list[str], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.files import write_atomic
 from posezoo.media.images import Picture, find_images, read_image, write_image
+from posezoo.suppress import rescore
 
 if TYPE_CHECKING:
     from posezoo.estimator import Estimator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("posezoo", "coco")
 COCO_FILE = "coco_results.json"
+MIN_SCORE = 0.15  # of those whom the embedded pair finds in COCO photographs, half below it are nobody
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Request:
         output: the folder to write to; made where it does not exist.
         format: one of `FORMATS`: "posezoo" is one JSON file a picture, "coco" one results file for all.
         pictures: write the annotated pictures too.
-        min_score: leave out people whose mean joint score is below it.
+        min_score: leave out people whose score, the box's times the mean of the joints', is below it; None: `MIN_SCORE`
+            for those a network found, and nobody whose box was given.
         max_megapixels: refuse larger pictures, see `posezoo.media.images.read_image`.
     """
 
@@ -40,13 +43,13 @@ class Request:
     output: Path
     format: str = "posezoo"
     pictures: bool = True
-    min_score: float = 0.0
+    min_score: float | None = None
     max_megapixels: float | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise unknown_name("format", self.format, FORMATS)
-        if not 0 <= self.min_score <= 1:
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise PosezooError(f"min-score must be between 0 and 1, but is {self.min_score:g}")
 
 
@@ -109,11 +112,12 @@ def predict(
     estimator = open_estimator()
     _check_boxes_file(estimator, paths)
     names = output_names(paths)
+    least = _least_score(request, estimator)
     collected: list[tuple[Path, Poses]] = []
     started = time.perf_counter()
     try:
         for path, picture, poses in _results(paths, estimator, request.max_megapixels, report):
-            kept = poses[poses.scores.mean(axis=1) >= request.min_score]
+            kept = poses[rescore(poses.box_scores, poses.scores) >= least]
             try:
                 report.written.append(_write(request, path, names[path], picture, kept))
                 collected.append((path, kept))
@@ -165,6 +169,15 @@ def _check_boxes_file(estimator: Estimator, paths: Sequence[Path]) -> None:
         example = next(iter(detector.by_name), None)
         named = f"it has, for example, '{example}'" if example is not None else "it is empty"
         raise PosezooError(f"the boxes file {detector.path} has none of the pictures ({named})")
+
+
+def _least_score(request: Request, estimator: Estimator) -> float:
+    """The score below which people are left out."""
+    from posezoo.detect.embedded import PersonDetector
+
+    if request.min_score is not None:
+        return request.min_score
+    return MIN_SCORE if isinstance(estimator.detector, PersonDetector) else 0.0
 
 
 def output_names(paths: Sequence[Path]) -> dict[Path, str]:
