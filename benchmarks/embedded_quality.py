@@ -3,7 +3,7 @@
     python benchmarks/embedded_quality.py --images DIR --annotations FILE [-o results/embedded_quality.csv]
 
 `--annotations` is a COCO keypoint file. The detector is judged on the pictures in which everybody is boxed
-(`complete_person_boxes` true, or no such field); boxes of crowds are left out.
+(`complete_person_boxes` true, or no such field); what it finds in a crowd's box counts neither for nor against it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def detector_rows(arguments: argparse.Namespace, truth: dict, images: dict, peop
     judged = {
         **truth,
         "images": [i for i in truth["images"] if i["id"] in complete],
-        "annotations": [a for key in complete for a in people[key]],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in complete],
     }
     detector = get_detector(arguments.detector)
     low = at_score(detector, 0.02)

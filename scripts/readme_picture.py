@@ -13,8 +13,8 @@ import numpy as np
 from posezoo.media.images import read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("astronaut", "basketball", "grace_hopper")
-HEIGHT, GAP = 420, 8
+NAMES = ("astronaut", "basketball", "grace_hopper", "pedestrians_2")
+HEIGHT, GAP = 400, 8
 
 
 def main() -> None:

@@ -156,7 +156,7 @@ def predict_command(
     format: Annotated[str, typer.Option(help="posezoo (a file a picture) or coco (one results file).")] = "posezoo",
     images: Annotated[bool, typer.Option("--images/--no-images", help="Write annotated pictures too.")] = True,
     min_score: Annotated[
-        float | None, typer.Option(help="Leave out people whose score is below this; default 0.15, 0 for given boxes.")
+        float | None, typer.Option(help="Leave out people whose score is below this; default 0.18, 0 for given boxes.")
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture: slower, better.")] = False,
     runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",

@@ -48,7 +48,7 @@ def export_onnx(
     """
     torch = require("torch", "torch", "export to ONNX")
     onnx = require("onnx", "deploy", "export to ONNX")
-    require("onnxscript", "deploy", "export to ONNX")
+    optimizer = require("onnxscript.optimizer", "deploy", "export to ONNX")
     width, height = size_wh
     model = model.eval().to(memory_format=torch.contiguous_format)
     example = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -68,6 +68,10 @@ def export_onnx(
             verbose=False,
             optimize=False,  # it would fold norms into weights, which then are no float16 numbers any more
         )
+    # what follows from constants alone is computed now; a runtime recognises what it can fuse only where that is done
+    optimizer.inline(program.model)
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
     proto = program.model_proto
     for part in (*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         part.ClearField("metadata_props")  # the exporter's notes of its own source lines: a third of a small file
