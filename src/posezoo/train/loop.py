@@ -61,7 +61,6 @@ class Order:
         self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
         self.samples = samples or rows
         self.epoch, self.skip = 0, 0
-        self.drop_last = True
 
     def __len__(self) -> int:
         return max(1, self.samples // self.batch_size)
@@ -173,7 +172,6 @@ class _Run:
         self.recipe, self.folder = recipe, recipe.run.folder
         self.task = _make_task(recipe)
         self.accelerator = Accelerator(mixed_precision=recipe.run.precision, cpu=recipe.run.device == "cpu")
-        self.accelerator.even_batches = False
         model = make_model(recipe, self.task.joints)
         if recipe.run.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -240,7 +238,8 @@ class _Run:
                 progress.update(bar, description=f"{self.recipe.name} epoch {epoch + 1}  {told}")
                 started, seen = time.perf_counter(), 0
             progress.update(bar, completed=self.step)
-            if self.step % self.recipe.run.save_every == 0:
+            # the epoch's last step is saved once it is validated: a run broken off between the two must not miss that
+            if self.step % self.recipe.run.save_every == 0 and self.step % len(self.order):
                 self._save()
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
