@@ -29,3 +29,9 @@ def parity(shared: Path) -> Path:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches for the network; those of downloads have a server of their own."""
+    monkeypatch.setenv("POSEZOO_OFFLINE", "1")

@@ -60,7 +60,7 @@ def test_the_fixture_sees_every_part(part: str, parity: Path) -> None:
     assert error > 1e-3
 
 
-@pytest.mark.parametrize("arch", [a for a in ARCHS if "_pose_" in a])
+@pytest.mark.parametrize("arch", [a for a in ARCHS if "_pose_" in a and "2deconv" not in a])
 @pytest.mark.parametrize(("height", "width", "joints"), [(256, 192, 17), (64, 96, 5)])
 def test_heatmaps_are_a_quarter_of_the_input(arch: str, height: int, width: int, joints: int) -> None:
     with torch.device("meta"), torch.no_grad():

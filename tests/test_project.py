@@ -120,7 +120,18 @@ def test_wheel_is_small(wheel: Path) -> None:
 def test_core_asks_for_no_torch() -> None:
     names = {re.split(r"[\s<>=!~;\[]", line)[0] for line in PROJECT["dependencies"]}
     assert names == {
-        *("numpy", "opencv-python-headless", "onnxruntime", "typer", "rich", "pydantic", "pooch", "hotcoco", "tomli")
+        *(
+            "numpy",
+            "opencv-python-headless",
+            "onnxruntime",
+            "typer",
+            "rich",
+            "pydantic",
+            "requests",
+            "filelock",
+            "hotcoco",
+            "tomli",
+        )
     }
 
 

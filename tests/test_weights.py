@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import struct
 import tracemalloc
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ import safetensors.torch
 import torch
 
 from posezoo.errors import PosezooError
-from posezoo.models.build import ARCHS, build
-from posezoo.zoo.weights import gluoncv, load_weights, read_params, read_weights
+from posezoo.models.build import build
+from posezoo.models.darknet import Darknet, Section
+from posezoo.zoo.weights import gluoncv, identify, load_weights, read_params, read_weights
 
 SMALL = "mobile_pose_mobilenetv3_small"
 PARAMS = [
@@ -29,6 +32,12 @@ PARAMS = [
     "tiny_structural.params",
     "tiny_global_names.params",
     "tiny_float16.params",
+]
+GLUONCV_ARCHS = [
+    *(f"simple_pose_resnet{depth}_v1{variant}" for depth in (50, 101, 152) for variant in "bd"),
+    "simple_pose_resnet18_v1b",
+    *(f"mobile_pose_{name}" for name in ("resnet18_v1b", "resnet50_v1b", "mobilenet1.0", "mobilenetv2_1.0")),
+    *(f"mobile_pose_mobilenetv3_{size}" for size in ("small", "large")),
 ]
 FLAGS = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
 
@@ -177,7 +186,7 @@ def test_load_params_computes_what_gluoncv_did(parity: Path) -> None:
     assert_equals_fixture(model, fixture)
 
 
-@pytest.mark.parametrize("arch", [a for a in ARCHS if a.startswith(("simple_pose", "mobile_pose_m", "mobile_pose_r"))])
+@pytest.mark.parametrize("arch", GLUONCV_ARCHS)
 def test_both_kinds_of_names_mean_the_same(arch: str, parity: Path) -> None:
     fixture = json.loads(gzip.decompress((parity / "gluoncv" / f"{arch}.json.gz").read_bytes()))
     structural = [key for key, _, _ in fixture["state_dict"]]
@@ -251,7 +260,7 @@ def test_safetensors_in_half_precision(tmp_path: Path) -> None:
 
 
 class _Runs:
-    """Unpickling this makes a file."""
+    """Unpickling this makes a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -260,16 +269,158 @@ class _Runs:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_checkpoint_never_runs(tmp_path: Path) -> None:
-    torch.save({**state_of(), "extra": _Runs(tmp_path / "ran")}, tmp_path / "a.pth")
-    with pytest.raises(PosezooError, match=r"no code in a file is ever run"):
+class HistoryBuffer:
+    """Stands for what OpenMMLab's logger keeps; nothing of it may run when a checkpoint is read."""
+
+    ran = 0
+
+    def __init__(self) -> None:
+        self.history = np.arange(3.0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).ran += 1
+
+
+class Registry(dict[str, Any]):
+    """A subclass of dict, which a pickle fills item by item."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        HistoryBuffer.ran += 1
+
+
+def others(state: Mapping[str, torch.Tensor], folder: Path) -> dict[str, dict[str, Any]]:
+    """A checkpoint as each zoo's training writes it, `state` being what is to be found in it."""
+    old = {key: torch.zeros_like(value) for key, value in state.items()}
+    last_step = {f"ema_{key.replace('.', '_')}": old[key] for key in state if state[key].is_floating_point()}
+    optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(4)}}, "param_groups": [{"lr": 1e-3}]}
+    return {
+        "hrnet": {
+            "epoch": 210,
+            "model": "pose_hrnet",
+            "state_dict": {f"module.{key}": value for key, value in state.items()},
+            "best_state_dict": old,
+            "perf": np.float64(0.7),
+            "optimizer": optimizer,
+        },
+        "mmpose0": {
+            "meta": {"time": "now", "seed": np.int64(3)},
+            "state_dict": {**state, **last_step},
+            "optimizer": {},
+        },
+        "mmpose1": {
+            "meta": {"cfg": "model = dict()", "dataset_meta": {"sigmas": np.ones(17), "joints": {1, 2}}},
+            "state_dict": {**state, "data_preprocessor.mean": torch.zeros(3), "data_preprocessor.std": torch.ones(3)},
+            "message_hub": {"log_scalars": OrderedDict(loss=HistoryBuffer()), "registry": Registry(a=1)},
+            "ema_state_dict": {"steps": torch.tensor(7), **{f"module.{key}": value for key, value in old.items()}},
+            "param_schedulers": [{"last_step": 3, "method": HistoryBuffer}],
+        },
+        "hostile": {"state_dict": dict(state), "extra": _Runs(folder / "ran")},
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", ["hrnet", "mmpose0", "mmpose1", "hostile"])
+def test_training_checkpoints_are_read_and_nothing_in_them_runs(kind: str, legacy: bool, tmp_path: Path) -> None:
+    state = state_of()
+    torch.save(others(state, tmp_path)[kind], tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    HistoryBuffer.ran = 0
+    loaded = load_weights(build(SMALL, 17), tmp_path / "a.pth").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+    assert not (tmp_path / "ran").exists()
+    assert HistoryBuffer.ran == 0
+
+
+@pytest.mark.parametrize("spelling", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numbers_of_either_numpy(spelling: bytes, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"a": torch.arange(3)}, "perf": np.float64(0.5)}, buffer)
+    written = zipfile.ZipFile(buffer)
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        for name in written.namelist():
+            content = written.read(name)
+            assert not name.endswith("data.pkl") or b"numpy._core.multiarray" in content
+            archive.writestr(name, content.replace(b"numpy._core.multiarray", spelling))
+    assert read_weights(tmp_path / "a.pth")["a"].tolist() == [0, 1, 2]
+
+
+def test_hostile_object_in_place_of_an_array(tmp_path: Path) -> None:
+    torch.save({**state_of(), "head.final.weight": _Runs(tmp_path / "ran")}, tmp_path / "a.pth")
+    with pytest.raises(PosezooError, match=r"1 missing \(head.final.weight\)"):
         load_weights(build(SMALL, 17), tmp_path / "a.pth")
     assert not (tmp_path / "ran").exists()
 
 
+def test_whole_network_in_a_checkpoint(tmp_path: Path) -> None:
+    torch.save(build(SMALL, 17), tmp_path / "a.pth")
+    with pytest.raises(PosezooError, match=r"save a network's state_dict\(\), not the network"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_views_parameters_and_types_beside_other_objects(tmp_path: Path) -> None:
+    base = torch.arange(24.0)
+    state = {
+        "view": base.view(4, 6)[1:3, ::2].t(),
+        "shared": base[3:5],
+        "parameter": torch.nn.Parameter(torch.ones(2, 2)),
+        "scalar": torch.tensor(5),
+        "empty": torch.zeros(0, 3),
+        **{str(kind): torch.ones(3, dtype=kind) for kind in (torch.float16, torch.bfloat16, torch.float64, torch.bool)},
+    }
+    for legacy in (False, True):
+        path = tmp_path / f"{legacy}.pth"
+        torch.save({"state_dict": state, "other": HistoryBuffer()}, path, _use_new_zipfile_serialization=not legacy)
+        read = read_weights(path)
+        assert list(read) == list(state)
+        assert all(torch.equal(read[key], value) and read[key].dtype == value.dtype for key, value in state.items())
+
+
+_ZIPPED_STATE = b"\x80\x02}q\x00X\x01\x00\x00\x00acos\nsystem\nX\x04\x00\x00\x00true\x85R"
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        _ZIPPED_STATE + b"s.",  # os.system("true") where an array should be
+        _ZIPPED_STATE + b"r\xff\xff\xff\x7fs.",  # a memo of two thousand million places
+        b"\x80\x02}X\x01\x00\x00\x00acos\nsystem\n\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.",  # bytes beyond the file
+        b"\x80\x02cos\nsystem\n}X\x01\x00\x00\x00aK\x01sb.",  # sets an attribute of the function
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__)s\x86bcos\nsystem\n0.",
+        b"\x80\x02\x82\x01cos\nsystem\n.",  # copyreg's registry
+        b"\x80\x02}(X\x05\x00\x00\x00modelcos\nsystem\nu.",
+    ],
+)
+def test_hostile_pickles_cost_an_error_and_no_memory(pickled: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("a/data.pkl", pickled)
+        archive.writestr("a/version", "3\n")
+    before = dict(vars(torch._utils._rebuild_tensor_v2)), torch._utils._rebuild_tensor_v2.__defaults__
+    tracemalloc.start()
+    try:
+        with pytest.raises(PosezooError) as caught:
+            read_weights(tmp_path / "a.pth")
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+    assert before == (dict(vars(torch._utils._rebuild_tensor_v2)), torch._utils._rebuild_tensor_v2.__defaults__)
+
+
+def test_checkpoint_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(PosezooError, match="holds no named arrays"):
+        read_weights(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("other", [None, HistoryBuffer()])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_torch_checkpoint_cut_short(legacy: bool, tmp_path: Path) -> None:
-    torch.save({"a": torch.arange(1000.0)}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+def test_torch_checkpoint_cut_short(legacy: bool, other: Any, tmp_path: Path) -> None:
+    content = {"model": {"a": torch.arange(1000.0)}, "other": other}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     whole = (tmp_path / "a.pth").read_bytes()
     for size in (4, 16, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "a.pth").write_bytes(whole[:size])
@@ -316,7 +467,83 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_weights(tmp_path)
 
 
+# darknet's files
+
+
+def darknet_file(path: Path, numbers: np.ndarray, version: tuple[int, int, int] = (0, 2, 0)) -> Path:
+    seen = struct.pack("<q" if version[0] * 10 + version[1] >= 2 else "<i", 32)
+    path.write_bytes(struct.pack("<3i", *version) + seen + numbers.astype("<f4").tobytes())
+    return path
+
+
+def tiny_darknet() -> Darknet:
+    """Of 3 * 2 * 9 + 8 + 2 * 18 + 18 = 116 numbers."""
+    first = {"batch_normalize": "1", "filters": "2", "size": "3", "pad": "1", "activation": "leaky"}
+    last = Section("convolutional", {"filters": "18", "size": "1", "activation": "linear"})
+    yolo = Section("yolo", {"anchors": "1,2, 3,4, 5,6", "classes": "1"})
+    return Darknet([Section("convolutional", first), last, yolo])
+
+
+@pytest.mark.parametrize("version", [(0, 1, 0), (0, 2, 0), (0, 2, 5), (1, 0, 0)])
+def test_darknet_numbers_in_order(version: tuple[int, int, int], tmp_path: Path) -> None:
+    model = load_weights(tiny_darknet(), darknet_file(tmp_path / "a.weights", np.arange(116), version))
+    first, last = model.layers[0], model.layers[1]
+    starts = [first.bn.bias, first.bn.weight, first.bn.running_mean, first.bn.running_var, first.conv.weight]
+    starts += [last.conv.bias, last.conv.weight]
+    assert [int(array.flatten()[0]) for array in starts] == [0, 2, 4, 6, 8, 62, 80]
+    assert first.conv.weight.flatten().tolist() == list(range(8, 62))
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [(115, "115 numbers where the network takes 116: 1 are missing"), (119, "3 are left over"), (0, "116 are missing")],
+)
+def test_darknet_file_of_another_length(count: int, message: str, tmp_path: Path) -> None:
+    model = tiny_darknet()
+    before = model.layers[0].conv.weight.clone()
+    with pytest.raises(PosezooError, match=message):
+        load_weights(model, darknet_file(tmp_path / "a.weights", np.ones(count)))
+    assert torch.equal(model.layers[0].conv.weight, before)
+
+
+def test_darknet_file_for_another_network(tmp_path: Path) -> None:
+    path = darknet_file(tmp_path / "a.weights", np.ones(116))
+    with pytest.raises(PosezooError, match="which only a darknet network can tell apart"):
+        load_weights(build(SMALL, 17), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.weights", struct.pack("<3iq", 0, 2, 0, 0) + bytes(7), "end within a number"),
+        ("a.weights", struct.pack("<3i", 0, 2, 0) + bytes(4), "end within a number"),
+        ("a.weights", bytes(11), "11 bytes are less than its head"),
+        ("a.weights", b"hello, I am a text file", "begins with version 1819043176"),
+        ("a.weights", struct.pack("<3iq", 0, 2000, 0, 0) + bytes(8), r"begins with version 0.2000.0"),
+        ("a.bin", struct.pack("<3iq", 0, 2, 0, 0) + bytes(8), "is no weights file: expected .*weights"),
+    ],
+)
+def test_no_darknet_file(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PosezooError, match=message):
+        read_weights(tmp_path / name)
+
+
 # what does not fit
+
+
+def test_names_of_no_zoo() -> None:
+    with pytest.raises(PosezooError, match=r"names \(blocks.0.w, blocks.1.w\) are neither posezoo's nor of GluonCV"):
+        load_weights(build(SMALL, 17), {"blocks.0.w": torch.zeros(3), "blocks.1.w": torch.zeros(3)})
+
+
+def test_what_a_checkpoint_is_shows_in_it(tmp_path: Path) -> None:
+    state = {f"module.{key}": value for key, value in state_of(joints=21).items()}
+    assert identify(state) == [(SMALL, 21)]
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    assert identify(tmp_path / "a.pth") == [(SMALL, 21)]
+    assert identify({"a": torch.zeros(3)}) == []
+    assert identify({}) == []
 
 
 def test_problems_are_listed_and_the_model_is_unchanged() -> None:
@@ -356,17 +583,22 @@ def test_counters_of_batchnorm_are_optional() -> None:
     ("arch", "joints"), [("mobile_pose_mobilenetv3_large", 17), (SMALL, 14), ("simple_pose_resnet18_v1b", 16)]
 )
 def test_the_network_that_would_fit_is_named(arch: str, joints: int) -> None:
-    with pytest.raises(PosezooError, match=rf"does not fit this network \(it fits {arch} with {joints} joints\):"):
+    with pytest.raises(PosezooError, match=rf"does not fit this network \(it fits {arch} with {joints} joints[:)]"):
         load_weights(build(SMALL, 17), state_of(arch, joints))
 
 
 def test_the_network_that_old_names_fit_is_named(parity: Path) -> None:
     fixture, arrays = filled(SMALL, parity)
     old = {fixture["global_names"][key]: array for key, array in arrays.items()}
-    with pytest.raises(PosezooError, match=rf"does not fit this network \(it fits {SMALL} with 17 joints\):"):
+    with pytest.raises(PosezooError, match=rf"does not fit this network \(it fits {SMALL} with 17 joints: {SMALL}\."):
         load_weights(build("mobile_pose_mobilenetv2_1.0", 17), old)
 
 
 def test_source_that_maps_to_no_arrays() -> None:
     with pytest.raises(PosezooError, match="'a' is list"):
         load_weights(build(SMALL, 17), {"a": [1.0, 2.0]})
+
+
+def test_joints_are_counted_where_heatmaps_are_read_again() -> None:
+    """The next stack of an hourglass reads the heatmaps, so their number is a size of inputs too."""
+    assert identify(build("hourglass_s2", 14).state_dict()) == [("hourglass_s2", 14)]

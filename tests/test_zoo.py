@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -66,34 +64,77 @@ def test_every_row_names_things_that_exist(name: str) -> None:
         assert (store.HERE / file).is_file()
 
 
-def test_gluoncv_rows_are_the_pages(shared: Path) -> None:
-    rows = [
-        row
-        for table in ("Simple", "Mobile")
-        for row in csv.DictReader((shared / f"seeds/csv_tables/Poses/MSCOCO_{table}-Pose.csv").open())
-    ]
-    for row in rows:
-        arch = row["Model"].split()[0]
-        size = re.search(r"\((\d+)x(\d+)\)", row["Model"])
-        entry = get_entry(row["Hashtag"])
-        assert (entry.arch, entry.weights[0].hash_tag) == (arch, row["Hashtag"])
-        assert entry.input_size_wh == ((int(size[2]), int(size[1])) if size else (192, 256))
-        for score, column in zip(entry.claimed, ("OKS AP", "OKS AP (with flip)"), strict=True):
-            assert score.flip == ("flip" in column)
-            assert [score.ap, score.ap50, score.ap75] == [float(v) for v in row[column].split("/")]
-        assert f"{arch}-{row['Hashtag']}.zip" in entry.weights[0].url
-        if not size:  # the page's default for this name
-            assert get_entry(arch) is entry
-    assert len(list_models(source="gluoncv")) == len(rows)
-
-
 def test_list_models_filters() -> None:
     mobile = list_models(family="mobile_pose")
     assert SMALL in mobile
     assert SMALL in list_models(dataset="coco", source="gluoncv")
     assert not set(mobile) & set(list_models(family="simple_pose"))
+    # trained on, not only measured on
+    assert {get_entry(name).dataset for name in list_models(dataset="posetrack18")} == {"posetrack18"}
+    with pytest.raises(PosezooError, match="unknown dataset 'ochuman'"):
+        list_models(dataset="ochuman")
     with pytest.raises(PosezooError, match=r"unknown family 'mobilepose'; did you mean mobile_pose"):
         list_models(family="mobilepose")
+
+
+@pytest.mark.parametrize("source", ["gluoncv", "mmpose", "alphapose", "hrnet", "simplebaselines", "posezoo"])
+def test_every_zoo_has_rows(source: str) -> None:
+    for name in list_models(source=source):
+        entry = get_entry(name)
+        assert f".{source}_" in name or source == "posezoo"
+        # a downloaded file is found by its name, so no other row may go by it
+        for weights in entry.weights:
+            assert get_entry(weights.file) is entry
+            assert weights.dead <= (not weights.urls)
+
+
+@pytest.mark.parametrize(
+    ("pasted", "name"),
+    [
+        ("/configs/top_down/resnet/coco/res50_coco_256x192.py", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
+        ("coco/res50_coco_256x192.py", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
+        (" `res50_coco_256x192` ", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
+        (
+            "https://github.com/open-mmlab/mmpose/blob/v0.29.0/configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/"
+            "mpii_trb/res101_mpii_trb_256x256.py",
+            "simple_pose_resnet101_v1b.mmpose_mpii_trb_256x256",
+        ),
+        ("work_dirs\\res50_coco_256x192-ec54d7f3_20200709.pth", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
+        ("td-hm_res50_8xb64-210e_coco-256x192", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
+        ("ec54d7f3", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
+        ("../configs/coco/resnet/256x192_res50_lr1e-3_1x.yaml", "fastpose_resnet50.alphapose_coco_256x192"),
+        ("configs/halpe_26/resnet/256x192_res50_lr1e-3_1x.yaml", "fastpose_resnet50.alphapose_halpe26_256x192"),
+        ("pretrained_models/halpe26_fast_res50_256x192.pth", "fastpose_resnet50.alphapose_halpe26_256x192"),
+        (
+            "https://drive.google.com/open?id=1kQhnMRURFiy7NsdS8EFL-8vtqEXOgECn",
+            "fastpose_resnet50.alphapose_coco_256x192",
+        ),
+        ("experiments/coco/hrnet/w32_256x192_adam_lr1e-3.yaml", "pose_hrnet_w32.hrnet_coco_256x192"),
+        ("pose_resnet_50_256x192.pth", "simple_pose_resnet50_v1b.hrnet_coco_256x192"),
+        ("pose_resnet_50_256x192.pth.tar", "simple_pose_resnet50_v1b.simplebaselines_coco_256x192"),
+        ("simple_pose_resnet152_v1d-2f544338.zip", "simple_pose_resnet152_v1d.gluoncv_coco_384x288"),
+        ("simple_pose_resnet50_v1b", "simple_pose_resnet50_v1b.gluoncv_coco_256x192"),
+    ],
+)
+def test_names_as_pasted(pasted: str, name: str) -> None:
+    assert get_entry(pasted).name == name
+
+
+def test_a_shared_name_lists_its_candidates() -> None:
+    with pytest.raises(PosezooError, match="could be") as caught:
+        get_entry("pose_resnet_152")
+    candidates = [name for name in list_models() if "pose_resnet_152" in get_entry(name).aliases]
+    assert len(candidates) > 3
+    assert all(name.rpartition(".")[2] in str(caught.value) for name in candidates)
+    assert len(str(caught.value)) < 60 * len(candidates)
+    # three rows of AlphaPose's page have one config
+    with pytest.raises(PosezooError, match=r"_combined or .*_combined_10handweight or .*_multidomain_combined:"):
+        get_entry("configs/halpe_136/resnet/256x192_res50_lr1e-3_2x-dcn-combined.yaml")
+
+
+def test_a_path_with_another_folder_is_another_config() -> None:
+    with pytest.raises(PosezooError, match=r"did you mean configs/halpe_26/resnet/256x192_res50_lr1e-3_"):
+        get_entry("configs/halpe_26/resnet/256x192_res50_lr1e-3_2x.yaml")
 
 
 def test_unknown_and_ambiguous_names(only) -> None:
@@ -128,10 +169,16 @@ def test_unknown_and_ambiguous_names(only) -> None:
         ({"weights": [{"file": "../a.params"}]}, "not a plain file name"),
         ({"weights": [{"file": "a.params", "hash_tag": "xyz"}]}, "hash_tag must be 8"),
         ({"weights": [{"file": "a.params", "sha256": "12"}]}, "sha256 must be 64"),
-        ({"weights": [{"url": "https://example.org"}]}, "missing 1 required"),
-        ({"claimed": [{"dataset": "coco", "flip": True, "protocol": "p", "ap": 120}]}, "in percent"),
-        ({"claimed": [{"dataset": "coco", "flip": True, "protocol": "p"}]}, "without a number"),
-        ({"claimed": [{"dataset": "coco", "flip": True, "protocol": "p", "ap": 1, "ap60": 1}]}, "did you mean ap"),
+        ({"weights": [{"url": "https://example.org"}]}, "did you mean urls"),
+        ({"weights": [{"file": "a.params", "hash_tag_of": "md5"}]}, "unknown hash 'md5'"),
+        ({"claimed": [{"dataset": "coco", "protocol": "p", "metrics": {"AP": 120}}]}, "AP 120 on coco is no percent"),
+        (
+            {"claimed": [{"dataset": "coco", "protocol": "p", "unit": "fraction", "metrics": {"AP": 71.0}}]},
+            "AP 71.0 on coco is no fraction",
+        ),
+        ({"claimed": [{"dataset": "coco", "protocol": "p", "metrics": {}}]}, "without a number"),
+        ({"claimed": [{"dataset": "coco", "protocol": "p"}]}, "missing 1 required"),
+        ({"claimed": [{"dataset": "coco", "protocol": "p", "metric": {"AP": 1}}]}, "did you mean metrics"),
     ],
 )
 def test_a_wrong_row_is_an_error_that_names_it(change: dict, message: str) -> None:
@@ -140,37 +187,83 @@ def test_a_wrong_row_is_an_error_that_names_it(change: dict, message: str) -> No
     assert f"zoo entry '{change.get('name', 'net.tag')}'" in str(caught.value)
 
 
-def test_rows_share_their_files_defaults(tmp_path: Path) -> None:
+SHARED = """
+[defaults]
+source = "here"
+family = "net"
+channels = "bgr"
+input_size_wh = [192, 256]
+mean = [0, 0, 0]
+std = [1, 1, 1]
+codec = "heatmap"
+licence = { code = "a", weights = "b" }
+[defaults.file]
+urls = ["https://example.org/{file}", "https://example.net/{stem}.zip"]
+hash_tag_of = "sha256"
+[defaults.score]
+protocol = "printed"
+[row.coco]
+dataset = "coco"
+skeleton = "coco17"
+licence.data = "c"
+score.dataset = "coco"
+[score.speed]
+unit = "iter/s"
+protocol = "timed"
+"""
+
+
+def test_rows_share_what_their_file_says(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(
-        """
-        [defaults]
-        source = "here"
-        family = "net"
-        dataset = "coco"
-        channels = "bgr"
-        input_size_wh = [192, 256]
-        mean = [0, 0, 0]
-        std = [1, 1, 1]
-        skeleton = "coco17"
-        codec = "heatmap"
-        licence = { code = "a", weights = "b", data = "c" }
-        [defaults.score]
-        dataset = "coco"
-        protocol = "printed"
+        SHARED
+        + """
         [[entry]]
-        name = "net.a"
-        arch = "net"
-        claimed = [{ flip = true, ap = 70.0 }]
+        name = "net1.0.a"
+        like = "coco"
+        claimed = [{ flip = true, metrics = { AP = 70.0 } }, { like = "speed", metrics = { speed = 300.5 } }]
+        weights = [{ file = "net-0123abcd_2020.pth" }, { file = "b.pth", urls = [] }]
         [[entry]]
-        name = "net.b"
-        arch = "net"
+        name = "net2.b"
+        like = "coco"
+        arch = "net2"
         channels = "rgb"
+        licence.code = "d"
         """
     )
     first, second = load_entries(tmp_path / "a.toml")
-    assert (first.channels, second.channels) == ("bgr", "rgb")
-    assert first.claimed == (Score("coco", True, "printed", 70.0),)
-    assert second.claimed == ()
+    assert (first.arch, first.channels, second.arch, second.channels) == ("net1.0", "bgr", "net2", "rgb")
+    assert first.licence == {"code": "a", "weights": "b", "data": "c"}
+    assert second.licence == {"code": "d", "weights": "b", "data": "c"}
+    assert first.claimed == (
+        Score("coco", {"AP": 70.0}, "printed", flip=True),
+        Score("coco", {"speed": 300.5}, "timed", unit="iter/s"),
+    )
+    assert first.weights == (
+        Weights(
+            "net-0123abcd_2020.pth",
+            ("https://example.org/net-0123abcd_2020.pth", "https://example.net/net-0123abcd_2020.zip"),
+            hash_tag="0123abcd",
+            hash_tag_of="sha256",
+        ),
+        Weights("b.pth", hash_tag_of="sha256"),
+    )
+    assert (second.claimed, second.weights) == ((), ())
+
+
+@pytest.mark.parametrize(
+    "row", ['name = "net.a"\nlike = "cocoa"', 'name = "net.a"\nlike = "coco"\nclaimed = [{ like = "sped" }]']
+)
+def test_an_unknown_kind_of_row_is_an_error(row: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(f"{SHARED}\n[[entry]]\n{row}")
+    with pytest.raises(PosezooError, match=r"a.toml, zoo entry 'net.a': unknown kind .* did you mean (coco|speed)"):
+        load_entries(tmp_path / "a.toml")
+
+
+def test_scores_in_percent() -> None:
+    assert Score("coco", {"AP": 0.718}, "p", unit="fraction").percent("AP") == pytest.approx(71.8)
+    assert Score("coco", {"AP": 71.8}, "p").percent("AP") == 71.8
+    assert Score("coco", {"AP": 71.8}, "p").percent("AR") is None
+    assert Score("coco", {"speed": 3.5}, "p", unit="iter/s").percent("speed") is None
 
 
 def test_import_is_light() -> None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from posezoo import __version__
-from posezoo.errors import PosezooError
+from posezoo.errors import PosezooError, require, unknown_name
+from posezoo.terminal import INTERRUPTED, USER_ERROR, fail, guard, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from posezoo.estimator import Estimator
     from posezoo.predict import Report
-    from posezoo.zoo import Entry
-
-USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
     name="posezoo",
@@ -34,48 +27,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 our mistake, 2 the user's, 130 stopped by Ctrl-C."""
     app(arguments, prog_name="posezoo")
-
-
-def fail(message: object) -> None:
-    """One line on stderr."""
-    typer.echo(f"error: {' '.join(str(message).split())}", err=True)
-
-
-def guard(command: _Command) -> _Command:
-    """Turn what a command raises into one line and an exit code; POSEZOO_DEBUG=1 shows where it came from."""
-
-    @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except PosezooError as err:
-            _show_traceback()
-            fail(err)
-            raise typer.Exit(USER_ERROR) from None
-        except KeyboardInterrupt:
-            fail("stopped by Ctrl-C")
-            raise typer.Exit(INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
-            raise
-        except Exception as err:
-            _show_traceback()
-            kind, text = type(err).__name__, " ".join(str(err).split())
-            hint = "please report it with the output of POSEZOO_DEBUG=1"
-            typer.echo(f"internal error: {kind}: {text} ({hint})", err=True)
-            raise typer.Exit(INTERNAL_ERROR) from None
-
-    return guarded  # type: ignore[return-value]
-
-
-def _show_traceback() -> None:
-    if os.environ.get("POSEZOO_DEBUG") == "1":
-        traceback.print_exc()
 
 
 def _print_version(asked: bool) -> None:
@@ -99,47 +55,66 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 @app.command("list")
 @guard
 def list_command(
-    family: Annotated[str | None, typer.Option(help="Only this kind of network, such as mobile_pose.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only this kind of network, such as hrnet.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only those trained on this dataset, such as coco.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only those of this zoo, such as gluoncv.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only those of this zoo, such as mmpose.")] = None,
+    keypoints: Annotated[str | None, typer.Option(help="Only those with these keypoints, such as halpe136.")] = None,
+    on: Annotated[str | None, typer.Option(help="All scores claimed on this dataset, such as ochuman.")] = None,
+    sort: Annotated[str | None, typer.Option(help="name, params, GFLOPs or a metric such as AP: best first.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the models of the zoo.
 
-    Example:  posezoo list --family mobile_pose
+    Examples:  posezoo list --family hrnet    posezoo list --on mpii --sort mean
     """
     from posezoo.zoo import get_entry, list_models
+    from posezoo.zoo.table import entry_dict, score_table, sort_entries, summary_table
 
     entries = [get_entry(name) for name in list_models(family, dataset, source)]
+    every = [get_entry(name) for name in list_models()]
+    if keypoints is not None:
+        _check_known("keypoints", keypoints, {entry.skeleton for entry in every})
+        entries = [entry for entry in entries if entry.skeleton == keypoints]
+    if on is not None:
+        _check_known("dataset with claimed scores", on, {score.dataset for entry in every for score in entry.claimed})
+        entries = [entry for entry in entries if any(score.dataset == on for score in entry.claimed)]
+    if sort is not None:
+        entries = sort_entries(entries, sort, on)
     if as_json:
-        _print_json([_entry_dict(entry) for entry in entries])
+        print_json([entry_dict(entry) for entry in entries])
         return
-    columns = ["model", "keypoints", "input", "AP claimed", "AP measured"]
-    rows = [
-        [e.name, e.skeleton or "", "x".join(map(str, e.input_size_wh)), _best_ap(e.claimed), _best_ap(e.measured)]
-        for e in entries
-    ]
-    _print_table(columns, rows)
-    typer.echo(f"{len(rows)} models. Input is width x height; AP as claimed by the source and as measured here.")
+    if on is None:
+        print_table(*summary_table(entries))
+        notes = [
+            "Claimed: the best main metric in percent, as its source says; `posezoo show NAME` tells the protocol."
+        ]
+    else:
+        columns, rows, notes = score_table(entries, on, sort)
+        print_table(columns, rows)
+        notes.insert(0, f"Scores on {on} as their sources print them.")
+    typer.echo(f"{len(entries)} {'model' if len(entries) == 1 else 'models'}; input is height x width.")
+    for note in notes:
+        typer.echo(note)
 
 
 @app.command("show")
 @guard
 def show_command(
-    name: Annotated[str, typer.Argument(help="A model's name, alias or hash tag.")],
+    name: Annotated[str, typer.Argument(help="A model's name, alias, hash tag, config path or checkpoint name.")],
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of one model.
 
-    Example:  posezoo show embedded
+    Example:  posezoo show pose_hrnet_w32.hrnet_coco_256x192
     """
     from posezoo.zoo import get_entry
+    from posezoo.zoo.table import entry_dict, entry_rows
 
     entry = get_entry(name)
     if as_json:
-        _print_json(_entry_dict(entry))
+        print_json(entry_dict(entry))
         return
-    _print_table(None, _entry_rows(entry))
+    print_table(None, entry_rows(entry))
 
 
 @app.command("predict")
@@ -191,11 +166,11 @@ def predict_command(
         opened.append(Estimator(model, weights, finder, runtime, device, flip, threads=threads, batch_size=batch_size))
         return opened[0]
 
-    with _progress_bar("pictures") as advance:
+    with progress_bar("pictures") as advance:
         report = predict(request, open_estimator, advance)
     used = opened[0] if opened else None
     if as_json:
-        _print_json(_report_dict(report, output, used))
+        print_json(_report_dict(report, output, used))
     elif report.total:
         typer.echo(_summary(report, output, used))
     if len(report.failed) > 1 and report.total:
@@ -207,6 +182,73 @@ def predict_command(
         raise typer.Exit(INTERRUPTED)
     if report.failed:
         raise typer.Exit(USER_ERROR)
+
+
+@app.command("fetch")
+@guard
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, by any name they go by.")],
+    mirror: Annotated[
+        list[str] | None, typer.Option(help="A folder of files, or an address under which they lie; asked first.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Request nothing; say what is missing and where.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download models' weights, checked, into POSEZOO_HOME (~/.cache/posezoo).
+
+    Examples:  posezoo fetch 2f544338    posezoo fetch res50_coco_256x192 --mirror /mnt/weights
+    """
+    from posezoo.zoo import get_entry
+    from posezoo.zoo.fetch import fetch
+    from posezoo.zoo.fetch import progress_bar as download_bar
+
+    fetched, failed = {}, False
+    for entry in dict.fromkeys(map(get_entry, names)):
+        try:
+            with download_bar() as progress:
+                path = fetch(entry, offline=offline or None, mirrors=mirror or (), progress=progress)
+        except PosezooError as err:
+            fail(err)
+            failed = True
+            continue
+        fetched[entry.name] = str(path)
+        if not as_json:
+            typer.echo(f"{entry.name} -> {path}")
+    if as_json:
+        print_json(fetched)
+    if failed:
+        raise typer.Exit(USER_ERROR)
+
+
+@app.command("convert")
+@guard
+def convert_command(
+    checkpoint: Annotated[Path, typer.Argument(help="A weights file of any zoo.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .safetensors, or .pth with --to.")],
+    model: Annotated[str | None, typer.Option("-m", "--model", help="The model that the weights belong to.")] = None,
+    to: Annotated[str | None, typer.Option(help="Write a peer's names instead: hrnet, mmpose or mmpose0.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint of any zoo into .safetensors with all that belongs to it, or back into a peer's.
+
+    Examples:  posezoo convert res50_coco.pth res50.safetensors    posezoo convert net.safetensors net.pth --to mmpose
+    """
+    require("torch", "torch", "converting weights")
+    from posezoo.zoo.weights.convert import convert
+
+    done = convert(checkpoint, out, model, to)
+    if as_json:
+        print_json({**asdict(done), "out": str(done.out)})
+        return
+    what = done.model or f"{' or '.join(done.archs)} with {done.joints} joints"
+    typer.echo(
+        f"{done.arrays} arrays of {done.layout} -> {done.written} names, {done.bytes / 1e6:.1f} MB -> {done.out}"
+    )
+    typer.echo(f"Model: {what}")
+    if done.candidates:
+        typer.echo(
+            f"It fits several models; to write which one it is, add -m with one of: {', '.join(done.candidates)}"
+        )
 
 
 @app.command("train")
@@ -230,19 +272,9 @@ def train_command(
     run(recipe, tuple(overrides or ()), resume=resume, dry_run=dry_run)
 
 
-@contextmanager
-def _progress_bar(unit: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A callback (done, total) that draws a bar on a terminal's stderr; None where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(unit, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def _check_known(what: str, value: str, known: set[Any]) -> None:
+    if value not in known:
+        raise unknown_name(what, value, known)
 
 
 def _summary(report: Report, output: Path, estimator: Estimator | None) -> str:
@@ -270,60 +302,6 @@ def _report_dict(report: Report, output: Path, estimator: Estimator | None) -> d
         found["model"] = estimator.spec.name
         found["runtime"], found["device"] = estimator.runtime.name, estimator.runtime.device
     return found
-
-
-def _entry_dict(entry: Entry) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(entry)
-
-
-def _entry_rows(entry: Entry) -> list[list[str]]:
-    """Field by field, scores and weights one a line, empty ones left out."""
-    rows = []
-    for key, value in _entry_dict(entry).items():
-        if key in ("claimed", "measured"):
-            rows += [[key, _score_line(score)] for score in value]
-        elif key == "weights":
-            rows += [[key, "  ".join(str(w[k]) for k in ("file", "url", "note") if w[k])] for w in value]
-        elif key == "input_size_wh":
-            rows.append([key, "x".join(map(str, value))])
-        elif isinstance(value, dict):
-            rows += [[f"{key} {name}", str(part)] for name, part in value.items()]
-        elif value not in (None, "", ()):
-            rows.append([key, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)])
-    return rows
-
-
-def _score_line(score: dict[str, Any]) -> str:
-    named = {"AP": score["ap"], "AP50": score["ap50"], "AP75": score["ap75"], **score["other"]}
-    numbers = "  ".join(f"{name} {value:g}" for name, value in named.items() if value is not None)
-    return f"{numbers}  on {score['dataset']}, {'with' if score['flip'] else 'no'} flip: {score['protocol']}"
-
-
-def _best_ap(scores: Any) -> str:
-    values = [score.ap for score in scores if score.ap is not None]
-    return f"{max(values):.1f}" if values else ""
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(columns: list[str] | None, rows: list[list[str]]) -> None:
-    """A plain table; as wide as it needs where stdout is no terminal, so that no name is ever cut in a pipe."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console() if sys.stdout.isatty() else Console(width=10_000, no_color=True, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns), pad_edge=False)
-    for column in columns or ["", ""]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
 
 
 if __name__ == "__main__":

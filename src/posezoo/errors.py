@@ -30,7 +30,8 @@ def unknown_name(what: str, given: str, valid: Iterable[str], hint: str = "") ->
         hint: a closing sentence, such as the command that lists the names.
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
+    any_case = {n.lower(): n for n in reversed(names)}
+    close = [any_case[n] for n in difflib.get_close_matches(given.lower(), any_case, n=3, cutoff=0.6)]
     # a prefix of a long name is a better guess than any edit distance
     close += [n for n in names if given and n.lower().startswith(given.lower()) and n not in close][: 3 - len(close)]
     if close:

@@ -240,7 +240,7 @@ class Estimator:
                 part = crops[rows[0] - start : rows[-1] + 1 - start]
                 crop_images(images[image], to_crop[rows], spec.input_size_wh, out=part)
             normalise(crops[:count], spec.mean, spec.std, spec.channels, out=planes[:count])
-            crop_xy[batch], scores[batch] = spec.codec.decode(self._network(planes[:count]))
+            crop_xy[batch], scores[batch] = spec.codec.decode(self._network(planes[:count]), spec.input_size_wh)
         return transform_points(invert_affine(to_crop), crop_xy), scores
 
     def _network(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:

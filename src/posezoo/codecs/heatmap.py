@@ -41,7 +41,8 @@ class HeatmapCodec:
             Coordinate Representation", section 3.2), on the unbiased grid as UDP's code does it (Huang et al. 2020);
             "megvii": the peak of the blurred map, a quarter and then half a pixel on (Chen et al. 2018, CPN).
         grid: how heatmap pixels lie on crop pixels; the crop must be cut on the same grid, see `posezoo.crop`.
-        stride: crop pixels per heatmap pixel.
+        stride: crop pixels per heatmap pixel, of what `encode` makes, and of what `decode` reads where it is not told
+            the crop's size.
         sigma: of the target Gaussian, in heatmap pixels.
         blur_kernel: odd width of the blur of "dark" and "megvii", in heatmap pixels; 11 goes with sigma 2, 17 with 3.
     """
@@ -72,20 +73,19 @@ class HeatmapCodec:
             )
         return width // self.stride, height // self.stride
 
-    def factors(self, width: int, height: int) -> tuple[float, float]:
-        """Crop pixels per heatmap pixel, in x and y, for heatmaps of `width` x `height`."""
+    def factors(self, width: int, height: int, size_wh: Sequence[int] | None = None) -> tuple[float, float]:
+        """Crop pixels per heatmap pixel, in x and y, for heatmaps of `width` x `height` of a crop of `size_wh`."""
+        crop = (width * self.stride, height * self.stride) if size_wh is None else size_wh
         if self.grid == "legacy":
-            return float(self.stride), float(self.stride)
-        return (
-            (width * self.stride - 1) / max(width - 1, 1),
-            (height * self.stride - 1) / max(height - 1, 1),
-        )
+            return crop[0] / width, crop[1] / height
+        return (crop[0] - 1) / max(width - 1, 1), (crop[1] - 1) / max(height - 1, 1)
 
-    def decode(self, heatmaps: ArrayLike) -> tuple[Floats, Floats]:
+    def decode(self, heatmaps: ArrayLike, size_wh: Sequence[int] | None = None) -> tuple[Floats, Floats]:
         """Joints and scores.
 
         Args:
             heatmaps: (N, K, h, w) float.
+            size_wh: the crop's width and height; None: `stride` times those of the maps.
 
         Returns:
             crop_xy (N, K, 2) float32 in crop pixels, and scores (N, K) float32 in [0, 1]. A map that is nowhere
@@ -103,7 +103,7 @@ class HeatmapCodec:
         if self.refine == "megvii":
             values = values / MEGVII_PEAK + np.float32(0.5)
         scores = np.clip(np.nan_to_num(values, nan=0.0), 0.0, 1.0)
-        return pixels * np.array(self.factors(width, height), np.float32), scores
+        return pixels * np.array(self.factors(width, height, size_wh), np.float32), scores
 
     def encode(self, crop_xy: ArrayLike, visible: ArrayLike, size_wh: Sequence[int]) -> tuple[Floats, Floats]:
         """Gaussian targets and their weights.

@@ -23,12 +23,13 @@ from posezoo.codecs.heatmap import (
 )
 
 
-def decode(codec: HeatmapCodec, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+def decode(codec: HeatmapCodec, heatmaps: Tensor, size_wh: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """Joints and scores.
 
     Args:
         codec: how to read the maps.
         heatmaps: (N, K, h, w), any floating type.
+        size_wh: the crop's width and height; None: `codec.stride` times those of the maps.
 
     Returns:
         crop_xy (N, K, 2) float32 in crop pixels, and scores (N, K) float32 in [0, 1].
@@ -50,7 +51,7 @@ def decode(codec: HeatmapCodec, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     if codec.refine == "megvii":
         values = values / MEGVII_PEAK + 0.5
     scores = torch.nan_to_num(values, nan=0.0).clamp(0.0, 1.0)
-    return pixels * pixels.new_tensor(codec.factors(width, height)), scores
+    return pixels * pixels.new_tensor(codec.factors(width, height, size_wh)), scores
 
 
 def encode(codec: HeatmapCodec, crop_xy: Tensor, visible: Tensor, size_wh: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from posezoo.errors import unknown_name
-from posezoo.models import mobilenet
-from posezoo.models.heads import DeconvHead, ShuffleHead, TopDownNet
+from posezoo.models import darknet, fastpose, hourglass, hrnet, mobilenet, resnet
+from posezoo.models.heads import Backbone, DeconvHead, ShuffleHead, top_down
 from posezoo.models.mobile_fpn import MobilePoseFPN, PersonDetector
 from posezoo.models.resnet import ResNet
 
 
-def _simple_pose(depth: int, variant: str) -> Callable[[int], nn.Module]:
-    """Simple Baselines (arXiv 1804.06208): a ResNet and deconvolutions."""
-
-    def network(joints: int) -> nn.Module:
-        backbone = ResNet(depth, variant)
-        return TopDownNet(backbone, DeconvHead(backbone.out_channels, joints))
-
-    return network
+def _gate(channels: int) -> nn.Module:
+    return mobilenet.SqueezeExcite(channels, channels // 16, nn.Sigmoid())
 
 
-def _mobile_pose(make_backbone: Callable[[], ResNet | mobilenet.MobileNet]) -> Callable[[int], nn.Module]:
+GATED = resnet.Style(gate=_gate)  # MMPose's SE-ResNet
+
+
+def _simple_pose(make_backbone: Callable[[], Backbone], deconvolutions: int = 3) -> Callable[[int], nn.Module]:
+    """Simple Baselines (arXiv 1804.06208): a ResNet, or another backbone, and deconvolutions."""
+    return top_down(make_backbone, partial(DeconvHead, steps=deconvolutions))
+
+
+def _mobile_pose(make_backbone: Callable[[], Backbone]) -> Callable[[int], nn.Module]:
     """GluonCV's mobile pose: any backbone and pixel shuffles."""
-
-    def network(joints: int) -> nn.Module:
-        backbone = make_backbone()
-        return TopDownNet(backbone, ShuffleHead(backbone.out_channels, joints))
-
-    return network
+    return top_down(make_backbone, ShuffleHead)
 
 
 ARCHS: dict[str, Callable[[int], nn.Module]] = {
-    "simple_pose_resnet18_v1b": _simple_pose(18, "b"),
-    "simple_pose_resnet50_v1b": _simple_pose(50, "b"),
-    "simple_pose_resnet50_v1d": _simple_pose(50, "d"),
-    "simple_pose_resnet101_v1b": _simple_pose(101, "b"),
-    "simple_pose_resnet101_v1d": _simple_pose(101, "d"),
-    "simple_pose_resnet152_v1b": _simple_pose(152, "b"),
-    "simple_pose_resnet152_v1d": _simple_pose(152, "d"),
-    "mobile_pose_resnet18_v1b": _mobile_pose(lambda: ResNet(18, "b")),
-    "mobile_pose_resnet50_v1b": _mobile_pose(lambda: ResNet(50, "b")),
+    **{
+        f"simple_pose_resnet{depth}_{name}": _simple_pose(partial(ResNet, depth, style))
+        for name, style, depths in (
+            ("v1b", resnet.B, (18, 50, 101, 152)),
+            ("v1d", resnet.D, (18, 50, 101, 152)),
+            ("caffe", resnet.CAFFE, (50, 101, 152)),
+        )
+        for depth in depths
+    },
+    **{f"simple_pose_seresnet{depth}": _simple_pose(partial(ResNet, depth, GATED)) for depth in (50, 101, 152)},
+    "simple_pose_resnet50_v1b_2deconv": _simple_pose(partial(ResNet, 50), deconvolutions=2),
+    "simple_pose_mobilenetv2": _simple_pose(mobilenet.mobilenet_v2),
+    "mobile_pose_resnet18_v1b": _mobile_pose(partial(ResNet, 18)),
+    "mobile_pose_resnet50_v1b": _mobile_pose(partial(ResNet, 50)),
     "mobile_pose_mobilenet1.0": _mobile_pose(mobilenet.mobilenet_v1),
     "mobile_pose_mobilenetv2_1.0": _mobile_pose(mobilenet.mobilenet_v2),
     "mobile_pose_mobilenetv3_small": _mobile_pose(lambda: mobilenet.mobilenet_v3(mobilenet.V3_SMALL)),
@@ -50,6 +53,10 @@ ARCHS: dict[str, Callable[[int], nn.Module]] = {
     "mobile_pose_fpn_1.0": lambda joints: MobilePoseFPN(joints, 1.0),
     "mobile_pose_fpn_1.75": lambda joints: MobilePoseFPN(joints, 1.75),
     "person_detector_1.0": lambda joints: PersonDetector(1.0),
+    **fastpose.ARCHS,
+    **hrnet.ARCHS,
+    **hourglass.ARCHS,
+    **darknet.ARCHS,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -56,16 +57,24 @@ def round_channels(channels: float, divisor: int = 8) -> int:
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from the channels' means (arXiv 1709.01507), with V3's hard sigmoid."""
+    """Scale each channel by a gate computed from the channels' means (arXiv 1709.01507).
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: channels in and out.
+        hidden: width between.
+        gate: what brings the result into (0, 1).
+        dense: fully connected layers in the place of 1x1 convolutions: the same numbers, in arrays of another shape.
+    """
+
+    def __init__(self, channels: int, hidden: int, gate: nn.Module, dense: bool = False) -> None:
         super().__init__()
-        hidden = round_channels(channels / 4)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.reduce = nn.Conv2d(channels, hidden, 1)
+        layer: Callable[[int, int], nn.Module] = nn.Linear if dense else partial(nn.Conv2d, kernel_size=1)
+        pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.Sequential(pool, nn.Flatten()) if dense else pool
+        self.reduce = layer(channels, hidden)
         self.relu = nn.ReLU(inplace=True)
-        self.expand = nn.Conv2d(hidden, channels, 1)
-        self.gate = nn.Hardsigmoid()
+        self.expand = layer(hidden, channels)
+        self.gate = nn.Sequential(gate, nn.Unflatten(1, (channels, 1, 1))) if dense else gate
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as `x`."""
@@ -97,7 +106,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         self.expand = ConvNorm(inputs, width, 1, act=act()) if width != inputs else nn.Identity()
         self.depthwise = ConvNorm(width, width, kernel, stride, width, act())
-        self.se = SqueezeExcite(width) if excite else nn.Identity()
+        self.se = SqueezeExcite(width, round_channels(width / 4), nn.Hardsigmoid()) if excite else nn.Identity()
         self.project = ConvNorm(width, outputs, 1)
         self.adds = stride == 1 and inputs == outputs
 

@@ -1,13 +1,16 @@
 """The zoo: every entry that can be listed, built and loaded. Rows are data, in `entries/*.toml`.
 
-A file holds `[defaults]`, whose fields its rows share (`[defaults.score]` those of their scores), and `[[entry]]` rows.
+A file holds `[[entry]]` rows and what they share: `[defaults]`, with `[defaults.score]` for their scores and
+`[defaults.file]` for their weights (whose addresses may have `{file}` and `{stem}` in them); and, for some rows and
+scores only, `[row.KIND]` and `[score.KIND]`, which apply to those that say `like = "KIND"`. A row's architecture is the
+part of its name before the last dot.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +36,9 @@ __all__ = [
 ]
 
 
+_EXTENSION = re.compile(r"\.(py|ya?ml|json|pth\.tar|pth|pt|params|zip|safetensors)$")
+
+
 def load_entries(path: Path) -> list[Entry]:
     """The entries of one TOML file.
 
@@ -40,15 +46,41 @@ def load_entries(path: Path) -> list[Entry]:
         PosezooError: the file or a row of it is wrong.
     """
     content = toml.load(path)
-    defaults = dict(content.get("defaults", {}))
-    score_defaults = defaults.pop("score", {})
     entries = []
     for row in content.get("entry", ()):
-        table: dict[str, Any] = {**defaults, **row}
-        for name in ("claimed", "measured"):
-            table[name] = [{**score_defaults, **score} for score in table.get(name, ())]
+        try:
+            table = _like(content.get("row", {}), content.get("defaults", {}), row)
+            shared_score, shared_file = table.pop("score", {}), table.pop("file", {})
+            table.setdefault("arch", str(table.get("name")).rpartition(".")[0])
+            for name in ("claimed", "measured"):
+                table[name] = [_like(content.get("score", {}), shared_score, score) for score in table.get(name, ())]
+            table["weights"] = [_file({**shared_file, **weights}) for weights in table.get("weights", ())]
+        except PosezooError as err:
+            raise PosezooError(f"{path.name}, zoo entry '{row.get('name')}': {err}") from None
         entries.append(Entry.from_table(table))
     return entries
+
+
+def _like(kinds: Mapping[str, Any], shared: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row laid over the kind that its `like` names, laid over what all rows share; tables inside are joined too."""
+    like = row.get("like")
+    if like is not None and like not in kinds:
+        raise unknown_name("kind of row", like, kinds)
+    found: dict[str, Any] = {}
+    for layer in (shared, {} if like is None else kinds[like], row):
+        for key, value in layer.items():
+            old = found.get(key)
+            found[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    found.pop("like", None)
+    return found
+
+
+def _file(table: dict[str, Any]) -> dict[str, Any]:
+    """The table of a weights file: its addresses filled in, and the hash tag that its name carries."""
+    file = str(table.get("file"))
+    urls = [url.replace("{file}", file).replace("{stem}", file.rpartition(".")[0]) for url in table.get("urls", ())]
+    tag = re.search(r"-([0-9a-f]{8})[._]", file)
+    return {**({"hash_tag": tag[1]} if tag else {}), **table, "urls": urls}
 
 
 @cache
@@ -63,15 +95,58 @@ def _entries() -> dict[str, Entry]:
     return found
 
 
+def _spellings(pasted: str) -> tuple[str, ...]:
+    """A path, address or name as pasted, without quotes, leading "/" and "../"; then also without its extension."""
+    parts = pasted.strip("\"'` \t\r\n").replace("\\", "/").split("/")
+    path = "/".join(part for part in parts if part not in ("", ".", ".."))
+    return tuple(dict.fromkeys((path, _EXTENSION.sub("", path))))
+
+
+def _ends(path: str) -> list[str]:
+    """A path and what is left of it without its first folder, its first two folders, ..."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
 @cache
-def _aliases() -> Mapping[str, tuple[str, ...]]:
-    """Every alias and hash tag, and the names of the entries that go by it."""
-    found: dict[str, list[str]] = {}
+def _aliases() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The names of the entries that go by an alias, for every whole alias and for every end of one that is a path."""
+    whole: dict[str, list[str]] = {}
+    ends: dict[str, list[str]] = {}
     for entry in _entries().values():
-        tags = (w.hash_tag for w in entry.weights if w.hash_tag)
-        for alias in dict.fromkeys((*entry.aliases, *tags)):
-            found.setdefault(alias, []).append(entry.name)
-    return {alias: tuple(names) for alias, names in found.items()}
+        for path in (path for alias in entry.called for path in _spellings(alias)):
+            for end in _ends(path):
+                names = (whole if end == path else ends).setdefault(end, [])
+                if entry.name not in names:
+                    names.append(entry.name)
+    return whole, ends
+
+
+def _called(name: str) -> list[str]:
+    """The names of the entries that go by `name`.
+
+    An alias that is a path may be pasted with more folders before it, or with fewer, but never with other ones:
+    AlphaPose has one file name in the folders of several datasets.
+    """
+    whole, ends = _aliases()
+    for path in _spellings(name):
+        for end in _ends(path):
+            if end in whole:
+                return whole[end]
+        if path in ends:
+            return ends[path]
+    return []
+
+
+def _one_of(names: Sequence[str]) -> str:
+    """Names in one line; where they are many, those of one architecture share its name."""
+    tags: dict[str, list[str]] = {}
+    for name in names:
+        arch, _, tag = name.rpartition(".")
+        tags.setdefault(arch, []).append(tag)
+    if len(names) <= 3:
+        return " or ".join(names)
+    return " or ".join(f"{a}.{t[0]}" if len(t) == 1 else f"{a}.{{{', '.join(t)}}}" for a, t in tags.items())
 
 
 def list_models(
@@ -102,20 +177,22 @@ def list_models(
 
 
 def get_entry(name: str) -> Entry:
-    """The entry of this name, alias or hash tag.
+    """The entry of this name, alias or hash tag, or of this path or address of a config or checkpoint as pasted.
 
     Raises:
         PosezooError: no entry goes by it (the error has the nearest names), or several do (it lists them).
     """
-    entries, aliases = _entries(), _aliases()
+    entries = _entries()
     if name in entries:
         return entries[name]
-    candidates = aliases.get(name, ())
+    candidates = _called(name)
     if len(candidates) == 1:
         return entries[candidates[0]]
     if candidates:
-        raise UnknownNameError(f"'{name}' could be {' or '.join(candidates)}: use one of these")
-    raise unknown_name("model", name, [*entries, *aliases], "(posezoo list shows them all)")
+        raise UnknownNameError(f"'{name}' could be {_one_of(candidates)}: use one of these")
+    # paths are near to paths, names to names
+    known = [alias for alias in (*entries, *_aliases()[0]) if ("/" in alias) == ("/" in name) and ":" not in alias]
+    raise unknown_name("model", name, known, "(posezoo list shows them all)")
 
 
 def get_model(name: str, pretrained: bool | str | os.PathLike[str] = False) -> nn.Module:
@@ -123,8 +200,9 @@ def get_model(name: str, pretrained: bool | str | os.PathLike[str] = False) -> n
 
     Args:
         name: an entry's name, alias or hash tag.
-        pretrained: False: fresh weights. True: the entry's own. A hash tag such as "2f544338": the weights of that tag,
-            of this entry or of another of the same architecture. A path: a checkpoint of any zoo that fits.
+        pretrained: False: fresh weights. True: the entry's own, downloaded if need be. A hash tag such as "2f544338":
+            the weights of that tag, of this entry or of another of the same architecture. A path: a checkpoint of any
+            zoo that fits.
 
     Returns:
         A module whose forward takes (B, 3, H, W) float32 and gives heatmaps (B, K, H/4, W/4); a detector's gives its
@@ -134,8 +212,8 @@ def get_model(name: str, pretrained: bool | str | os.PathLike[str] = False) -> n
         PosezooError: no such entry or tag, PyTorch is not installed, or the weights are not there or do not fit.
     """
     entry = get_entry(name)
+    require("torch", "torch", f"building {entry.name}")  # before anything is downloaded
     source = _pretrained_path(entry, pretrained)
-    require("torch", "torch", f"building {entry.name}")
     from posezoo.models.build import build
     from posezoo.skeletons import get_skeleton
 

@@ -13,6 +13,7 @@ from posezoo.errors import PosezooError, unknown_name
 TASKS = ("pose", "detection")
 CHANNELS = ("rgb", "bgr")
 LICENCE_PARTS = ("code", "weights", "data")
+_WHOLE = {"percent": 100, "fraction": 1}
 _T = TypeVar("_T")
 
 
@@ -30,33 +31,37 @@ def _row(kind: type[_T], value: Mapping[str, Any]) -> _T:
 
 @dataclass(frozen=True)
 class Score:
-    """What one evaluation gave, as its source printed it.
+    """What one measurement gave, as its source printed it.
 
     Attributes:
-        dataset: the dataset it was measured on.
-        flip: whether the predictions of the flipped image were averaged in.
-        protocol: boxes, date, command and whatever else the number depends on.
-        ap: OKS average precision over thresholds 0.5 to 0.95, in percent.
-        ap50: the same at 0.5.
-        ap75: the same at 0.75.
-        other: other metrics by name, in their own units.
+        dataset: what it was measured on, a name such as "coco" or "halpe136".
+        metrics: name to number, exactly as printed. OKS: AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL, and with
+            crowds APE, APMedium, APH. PCKh and PoseTrack: the joints' names as printed, "Mean" or "Total"; PCK the same
+            after "PCK/" (by person) or "tPCK/" (by torso). Speed: "speed"; latency: "latency".
+        unit: of every number: "percent" or "fraction" (accuracy), else that of a speed, such as "iter/s" or "ms".
+        flip: whether the predictions of the flipped image were averaged in; None where the source does not say.
+        protocol: boxes, split, date, command and whatever else the number depends on.
     """
 
     dataset: str
-    flip: bool
+    metrics: Mapping[str, float]
     protocol: str
-    ap: float | None = None
-    ap50: float | None = None
-    ap75: float | None = None
-    other: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "percent"
+    flip: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ap", "ap50", "ap75"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 100:
-                raise PosezooError(f"{name} is in percent, and {value} is not")
-        if self.ap is None and not self.other:
+        if not self.metrics:
             raise PosezooError(f"a score on {self.dataset} without a number")
+        if self.unit not in _WHOLE:
+            return
+        for name, value in self.metrics.items():
+            if not 0 <= value <= _WHOLE[self.unit]:
+                raise PosezooError(f"{name} {value} on {self.dataset} is no {self.unit}")
+
+    def percent(self, metric: str) -> float | None:
+        """An accuracy in percent, or None where this score does not have it."""
+        value = self.metrics.get(metric)
+        return None if value is None or self.unit not in _WHOLE else value * 100 / _WHOLE[self.unit]
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Weights:
 
     Attributes:
         file: its name in the weights folder, or, where it begins with "embedded/", inside this package.
-        url: where its source publishes it (maybe inside a .zip).
+        urls: where it is published, tried in this order (maybe inside a .zip).
+        dead: its source's page lists it, but no link there leads to it.
         sha256: of the file, 64 hex digits.
         bytes: its size.
         hash_tag: the first 8 hex digits of its hash, by which its source calls it.
@@ -74,7 +80,8 @@ class Weights:
     """
 
     file: str
-    url: str | None = None
+    urls: tuple[str, ...] = ()
+    dead: bool = False
     sha256: str | None = None
     bytes: int | None = None
     hash_tag: str | None = None
@@ -82,6 +89,7 @@ class Weights:
     note: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "urls", tuple(self.urls))
         if not re.fullmatch(r"(embedded/)?\w[\w.+-]*", self.file, re.ASCII):
             raise PosezooError(f"weights file '{self.file}' is not a plain file name")
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -118,11 +126,14 @@ class Entry:
         box_scale: how much larger than the person's box its crop is.
         flip_shift: whether, in a flip test, the flipped image's heatmaps move one column to the right.
         claimed: what its source says of it.
+        claimed_cost: what its source says it costs: "params" in millions, "gflops" in its source's own count.
         measured: what was measured here.
         weights: its files, the best first.
         onnx: the packaged ONNX file, "embedded/....onnx", or None.
         detector: settings of a detector (score and overlap thresholds and the like), or None.
-        aliases: other names it goes by.
+        recipe: the training recipe that makes such weights, a name in `recipes/`.
+        links: of its source, as it gives them, by what they lead to: "config", "log", "script" and others.
+        aliases: other names it goes by, such as what its source calls it; see also `called`.
         notes: anything else.
 
     Raises:
@@ -145,10 +156,13 @@ class Entry:
     box_scale: float = 1.25
     flip_shift: bool = False
     claimed: tuple[Score, ...] = ()
+    claimed_cost: Mapping[str, float] = field(default_factory=dict)
     measured: tuple[Score, ...] = ()
     weights: tuple[Weights, ...] = ()
     onnx: str | None = None
     detector: Mapping[str, Any] | None = None
+    recipe: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     notes: str = ""
 
@@ -157,6 +171,13 @@ class Entry:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for wrong in self._mistakes():
             raise PosezooError(f"zoo entry '{self.name}': {wrong}")
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """What else it goes by: its aliases, its config, and its weights' files, addresses and hash tags."""
+        config = self.links.get("config")
+        weights = [name for w in self.weights for name in (w.file, *w.urls, w.hash_tag)]
+        return tuple(name for name in (*self.aliases, config, *weights) if name)
 
     def _mistakes(self) -> list[str]:
         def is_triple(values: tuple[float, ...]) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
-from typing import BinaryIO
 
 from posezoo.errors import PosezooError
 from posezoo.zoo.entry import Entry, Weights
 
 HERE = Path(__file__).parent
+_HEAD = 512  # bytes that show what a file is
+_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|\?xml)", re.IGNORECASE)
+_WEIGHTS = re.compile(rb"\x12\x01\0\0\0\0\0\0|\x80|PK|.{8}\{", re.DOTALL)  # MXNet, PyTorch (two), safetensors
 
 
 def home() -> Path:
@@ -36,48 +39,79 @@ def packaged_file(entry: Entry, suffix: str) -> Path | None:
 
 
 def find_weights(entry: Entry, choices: tuple[Weights, ...]) -> Path:
-    """The first of `choices` that is on this machine, its hash checked.
+    """The first of `choices` that is on this machine, its hash checked; where none is, the first that can be fetched.
 
     Raises:
-        PosezooError: none is there (the error says where each is looked for), or a file is not the right one.
+        PosezooError: none is there or comes (the error says what was tried), or a file is not the right one.
     """
-    if not choices:
-        raise PosezooError(f"{entry.name} has no weights to load: pass pretrained=PATH")
+    found = on_this_machine(choices)
+    if found is None:
+        from posezoo.zoo.fetch import fetch, progress_bar
+
+        with progress_bar() as progress:
+            found = fetch(entry, choices, progress=progress)
+    return found
+
+
+def on_this_machine(choices: tuple[Weights, ...]) -> Path | None:
+    """The first of `choices` that lies where it should, or None.
+
+    Raises:
+        PosezooError: it is not the right file.
+    """
     for weights in choices:
         path = location(weights)
         if path.is_file():
-            _check(path, weights)
+            fault = find_fault(path, weights)
+            if fault:
+                raise PosezooError(f"{path} is damaged or another file: {fault}; delete it and fetch it again")
             return path
-    places = " or ".join(str(location(w)) for w in choices)
-    urls = " or ".join(w.url for w in choices if w.url)
-    advice = f"; download {urls} and unpack it there (POSEZOO_HOME sets the folder)" if urls else ""
-    raise PosezooError(f"the weights of {entry.name} are not on this machine: looked for {places}{advice}")
+    return None
 
 
-def _check(path: Path, weights: Weights) -> None:
-    """Raise unless the file has the size and hashes that the entry states."""
+def is_page(path: Path) -> bool:
+    """Whether a file is HTML or XML: what servers send in place of a file."""
+    return _PAGE.match(_read_head(path)) is not None
+
+
+def find_fault(path: Path, weights: Weights) -> str | None:
+    """What shows that a file is not the one that `weights` means, such as its hash; None where nothing does.
+
+    Raises:
+        PosezooError: it cannot be read.
+    """
+    if is_page(path):
+        return "it is a web page"
     size = path.stat().st_size
     if weights.bytes not in (None, size):
-        raise PosezooError(f"{path} has {size} bytes, expected {weights.bytes}: delete it and fetch it again")
-    expected = [("sha256", weights.sha256), (weights.hash_tag_of, weights.hash_tag)]
-    for algorithm, digest in expected:
+        return f"it has {size} bytes, expected {weights.bytes}"
+    # darknet's files begin with nothing that tells them from others
+    if not weights.file.endswith(".weights") and not _WEIGHTS.match(_read_head(path)):
+        return "it is no weights file"
+    for algorithm, digest in (("sha256", weights.sha256), (weights.hash_tag_of, weights.hash_tag)):
         if digest is None:
             continue
-        try:
-            with path.open("rb") as file:
-                found = _hash(file, algorithm)
-        except OSError as err:
-            raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
+        found = _hash(path, algorithm)
         if not found.startswith(digest):
-            raise PosezooError(
-                f"{path} is damaged or another file: its {algorithm} begins {found[:8]}, expected {digest[:8]}; "
-                "delete it and fetch it again"
-            )
+            return f"its {algorithm} begins {found[:8]}, expected {digest[:8]}"
+    return None
 
 
-def _hash(file: BinaryIO, algorithm: str) -> str:
-    """Hex digest of what is left of `file`, read in pieces."""
+def _read_head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError as err:
+        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
+
+
+def _hash(path: Path, algorithm: str) -> str:
+    """Hex digest of a file, read in pieces."""
     digest = hashlib.new(algorithm)
-    while piece := file.read(1 << 20):
-        digest.update(piece)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError as err:
+        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
     return digest.hexdigest()

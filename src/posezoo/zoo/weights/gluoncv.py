@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from posezoo.errors import PosezooError
+from posezoo.zoo.weights import alphapose
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,8 @@ def rename(keys: Iterable[str]) -> dict[str, str]:
     """
     keys = list(keys)
     paths = {k.rpartition(".")[0] for k in keys}
+    if "preact.conv1" in paths:  # alpha_pose: AlphaPose's names but for BatchNorm's arrays
+        return {key: alphapose.FASTPOSE.to_ours(_torch_leaf(key)) for key in keys}
     resnet = any(p.startswith(("resnet.4.", "features.4.")) for p in paths)
     deep_stem = "resnet.0.0" in paths
     flat = not resnet and not any(".out." in p or ".expand." in p for p in paths)
@@ -62,6 +65,12 @@ def rename(keys: Iterable[str]) -> dict[str, str]:
             ours = _head(path, part)
         renamed[key] = f"{ours}.{_NORM.get(leaf, leaf)}" if ours else key
     return renamed
+
+
+def _torch_leaf(key: str) -> str:
+    """`key` with PyTorch's name for the array at its end."""
+    path, _, leaf = key.rpartition(".")
+    return f"{path}.{_NORM.get(leaf, leaf)}"
 
 
 def _resnet(path: str, part: str, deep_stem: bool) -> str | None:
@@ -145,3 +154,30 @@ def _keys_by_kind(model: nn.Module) -> dict[str, list[str]]:
         path, _, leaf = key.rpartition(".")
         found[kind_of.get(leaf, leaf) if path in norms else leaf].append(key)
     return found
+
+
+class _Structural:
+    """The names that `save_parameters` writes."""
+
+    name = "GluonCV"
+
+    def recognise(self, keys: Sequence[str]) -> bool:
+        return is_structural(keys)
+
+    def rename(self, keys: Sequence[str], model: nn.Module) -> dict[str, str]:
+        return rename(keys)
+
+
+class _PrefixNames:
+    """The names that `collect_params().save` writes."""
+
+    name = "GluonCV (old)"
+
+    def recognise(self, keys: Sequence[str]) -> bool:
+        return is_prefix_names(keys)
+
+    def rename(self, keys: Sequence[str], model: nn.Module) -> dict[str, str]:
+        return rename_by_order(keys, model)
+
+
+STRUCTURAL, PREFIX_NAMES = _Structural(), _PrefixNames()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,37 +14,51 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from posezoo.errors import PosezooError
-from posezoo.zoo.weights import gluoncv
+from posezoo.zoo.weights import alphapose, darknet, gluoncv, hourglass, hrnet, mmpose
+from posezoo.zoo.weights.layout import KeyMap, Layout
 from posezoo.zoo.weights.read import read_weights
+
+if TYPE_CHECKING:
+    from posezoo.zoo import Entry
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 _LONGEST_KEY = 512
 _COUNTER = "num_batches_tracked"  # BatchNorm's, unused in inference, absent from most zoos' files
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (torch.int32, torch.int64)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one zoo names its arrays.
-
-    Attributes:
-        name: for messages.
-        recognise: whether these keys are of this layout.
-        rename: the keys of a whole file, in its order, and the network to their names in that network.
-    """
-
-    name: str
-    recognise: Callable[[Sequence[str]], bool]
-    rename: Callable[[Sequence[str], nn.Module], dict[str, str]]
+# what averaged models count beside their "module.": PyTorch's and MMEngine's
+_AVERAGE_COUNTERS = ("n_averaged", "steps")
+# MMPose 1.x may keep the numbers of its config here; ours are the entry's
+_PREPROCESSING = ("data_preprocessor.mean", "data_preprocessor.std")
 
 
 # in this order; what none recognises is taken as ours
-LAYOUTS = (
-    Layout("GluonCV", gluoncv.is_structural, lambda keys, model: gluoncv.rename(keys)),
-    Layout("GluonCV (old)", gluoncv.is_prefix_names, gluoncv.rename_by_order),
+LAYOUTS: tuple[Layout, ...] = (
+    gluoncv.STRUCTURAL,
+    gluoncv.PREFIX_NAMES,
+    *mmpose.LAYOUTS,
+    *alphapose.LAYOUTS,
+    *hourglass.LAYOUTS,
+    *hrnet.LAYOUTS,
+    *darknet.LAYOUTS,
+    darknet.UNNAMED,
 )
-OURS = Layout("posezoo", lambda keys: True, lambda keys, model: {key: key for key in keys})
+OURS = KeyMap("posezoo", (), ())
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A source's arrays, under its own names.
+
+    Attributes:
+        arrays: name to tensor.
+        layout: whose names these are.
+        where: the source, for messages.
+    """
+
+    arrays: Mapping[str, Tensor]
+    layout: Layout
+    where: str
 
 
 def load_weights(model: nn.Module, source: Source) -> nn.Module:
@@ -52,8 +66,8 @@ def load_weights(model: nn.Module, source: Source) -> nn.Module:
 
     Args:
         model: one of our networks.
-        source: a file (.params, .pth, .pth.tar, .pt, .safetensors) or {key: array}. Whose names it uses is recognised
-            from its keys. Half precision is widened to the model's own.
+        source: a file (.params, .pth, .pth.tar, .pt, .safetensors, .weights) or {key: array}. Whose names it uses is
+            recognised from its keys. Half precision is widened to the model's own.
 
     Returns:
         `model`.
@@ -62,20 +76,75 @@ def load_weights(model: nn.Module, source: Source) -> nn.Module:
         PosezooError: the source cannot be read; or keys are missing, unexpected, or of another shape: the error lists
             them, and names an architecture that the source would fit.
     """
+    named = match(read_checkpoint(source), model)
+    state = model.state_dict()
+    with torch.no_grad():
+        for key, array in named.items():
+            state[key].copy_(array)
+    return model
+
+
+def read_checkpoint(source: Source) -> Checkpoint:
+    """The weights of a source, without what training keeps beside them, and whose names they have.
+
+    Raises:
+        PosezooError: the source cannot be read.
+    """
     where = "the given arrays" if isinstance(source, Mapping) else os.fspath(source)
     arrays = _plain_keys(_as_tensors(source) if isinstance(source, Mapping) else read_weights(source), where)
-    layout = next((one for one in LAYOUTS if one.recognise(list(arrays))), OURS)
-    renamed = layout.rename(list(arrays), model)
-    state = model.state_dict()
-    problems = _problems(arrays, renamed, state)
-    if problems:
-        fits = [f"{arch} with {joints} joints" if joints else arch for arch, joints in fitting(arrays, layout)]
-        advice = f" (it fits {' or '.join(fits)})" if fits else ""
-        raise PosezooError(f"{where} ({layout.name} names) does not fit this network{advice}: {'; '.join(problems)}")
-    with torch.no_grad():
-        for key, array in arrays.items():
-            state[renamed[key]].copy_(array)
-    return model
+    return Checkpoint(arrays, layout_of(list(arrays)), where)
+
+
+def layout_of(keys: Sequence[str]) -> Layout:
+    """Whose names `keys`, of a whole file, are."""
+    return next((layout for layout in LAYOUTS if layout.recognise(keys)), OURS)
+
+
+def match(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Tensor]:
+    """The checkpoint's arrays under their names in `model`, in the order of the checkpoint.
+
+    Raises:
+        PosezooError: they are not the whole of `model` and no more; as for `load_weights`.
+    """
+    arrays, layout = checkpoint.arrays, checkpoint.layout
+    if layout is darknet.UNNAMED:
+        numbers = arrays[darknet.NUMBERS]
+        if problem := darknet.problem(numbers, model):
+            raise PosezooError(f"{checkpoint.where} does not fit this network{_advice(checkpoint)}: {problem}")
+        return darknet.split(numbers, model)
+    renamed, state = layout.rename(list(arrays), model), model.state_dict()
+    if problems := _problems(arrays, renamed, state):
+        advice = _advice(checkpoint)
+        if layout is OURS and not advice and arrays and not set(arrays) & set(state):
+            known = ", ".join(dict.fromkeys(each.name for each in LAYOUTS))
+            raise PosezooError(
+                f"{checkpoint.where} holds no network known here: its names ({_shorten(list(arrays))}) are neither "
+                f"posezoo's nor of {known}"
+            )
+        raise PosezooError(
+            f"{checkpoint.where} ({layout.name} names) does not fit this network{advice}: {'; '.join(problems)}"
+        )
+    return {renamed[key]: array for key, array in arrays.items()}
+
+
+def _advice(checkpoint: Checkpoint) -> str:
+    """Which networks the checkpoint would fit, and which models have them; empty where none does."""
+    fits = []
+    for arch, joints in fitting(checkpoint):
+        names = [entry.name for entry in entries_of(arch, joints)]
+        fits.append((f"{arch} with {joints} joints" if joints else arch) + (f": {_shorten(names)}" if names else ""))
+    return f" (it fits {'; or '.join(fits)})" if fits else ""
+
+
+def entries_of(arch: str, joints: int) -> list[Entry]:
+    """The zoo's entries of this architecture that predict so many joints (0 for a detector)."""
+    from posezoo.skeletons import get_skeleton
+    from posezoo.zoo import get_entry, list_models
+    from posezoo.zoo.entry import TASKS
+
+    entries = [get_entry(name) for task in TASKS for name in list_models(task=task)]
+    same = [entry for entry in entries if entry.arch == arch]
+    return [e for e in same if (len(get_skeleton(e.skeleton).joints) if e.skeleton else 0) == joints]
 
 
 def _as_tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -95,16 +164,18 @@ def _plain_keys(arrays: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Without what wrappers put before a key: "module." (data parallel), "_orig_mod." (compiled), "arg:", "aux:"."""
     if any(len(key) > _LONGEST_KEY for key in arrays):
         raise PosezooError(f"{where} has names of more than {_LONGEST_KEY} characters: no network's")
-    # torch's AveragedModel keeps a counter beside its "module."
-    arrays = {key: array for key, array in arrays.items() if key != "n_averaged"}
+    arrays = {key: array for key, array in arrays.items() if key not in _AVERAGE_COUNTERS}
     keys = list(arrays)
-    for prefix in ("module.", "_orig_mod."):
+    for prefix in ("module.", "_orig_mod.", "module."):
         if keys and all(key.startswith(prefix) for key in keys):
             keys = [key.removeprefix(prefix) for key in keys]
     keys = [key.removeprefix("arg:").removeprefix("aux:") for key in keys]
     if len(set(keys)) != len(keys):
         raise PosezooError(f"{where} has two arrays of one name")
-    return dict(zip(keys, arrays.values(), strict=True))
+    plain = dict(zip(keys, arrays.values(), strict=True))
+    # MMCV's averaging keeps, when it saves, the last step's weights in such buffers, and the averages under the names
+    last_step = {"ema_" + key.replace(".", "_") for key in keys}
+    return {key: array for key, array in plain.items() if key not in _PREPROCESSING and key not in last_step}
 
 
 def _problems(arrays: Mapping[str, Tensor], renamed: Mapping[str, str], state: Mapping[str, Tensor]) -> list[str]:
@@ -144,39 +215,110 @@ def _shorten(keys: Sequence[str], most: int = 3) -> str:
     return ", ".join(keys[:most]) + more
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leaves random weights undrawn: on the meta device there is nothing to fill, and pretending to is slow."""
+_FILLS = ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "fill_", "zero_")
+_MAKES = ("empty", "zeros", "ones")
+_SPARE = 32  # what a network may make while it is built, and not keep
+
+
+class _TooLargeError(Exception):
+    """The network being built has more arrays than were asked for."""
+
+
+class _Outlining(TorchFunctionMode):
+    """Leaves weights unfilled: on the meta device there is nothing to fill, and pretending to is slow.
+
+    Args:
+        most: how many arrays to build before giving up.
+    """
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.left = most + _SPARE
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if name in _FILLS:
             return args[0] if args else kwargs["tensor"]
+        if name in _MAKES:
+            self.left -= 1
+            if self.left < 0:
+                raise _TooLargeError
         return func(*args, **kwargs)
 
 
-@cache
-def _outline(arch: str, joints: int) -> nn.Module:
-    """The network on the meta device, where it takes no memory."""
+_outlines: dict[tuple[str, int], nn.Module] = {}
+_larger_than: dict[tuple[str, int], float] = {}
+
+
+def outline(arch: str, joints: int, most: float = math.inf) -> nn.Module:
+    """The network on the meta device, where it takes no memory.
+
+    Args:
+        arch: a name that `build` knows.
+        joints: how many joints it predicts.
+        most: building stops at so many arrays: most networks are recognised as another one long before their end.
+
+    Raises:
+        _TooLargeError: the network has more than `most` arrays.
+    """
     from posezoo.models.build import build
 
-    with torch.device("meta"), _Undrawn():
-        return build(arch, joints)
+    if (arch, joints) not in _outlines:
+        if most <= _larger_than.get((arch, joints), -1):
+            raise _TooLargeError
+        try:
+            with torch.device("meta"), _Outlining(most):
+                _outlines[arch, joints] = build(arch, joints)
+        except _TooLargeError:
+            _larger_than[arch, joints] = most
+            raise
+    return _outlines[arch, joints]
 
 
-def fitting(arrays: Mapping[str, Tensor], layout: Layout) -> Iterator[tuple[str, int]]:
-    """Every (architecture, joints) whose arrays have just these names and shapes; joints is 0 for a detector."""
+def fitting(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
+    """Every (architecture, joints) that takes just these arrays; joints is 0 for a detector."""
     from posezoo.models.build import ARCHS
+    from posezoo.models.darknet import ARCHS as DARKNETS
 
+    arrays, layout = checkpoint.arrays, checkpoint.layout
+    if layout is darknet.UNNAMED:
+        numbers = arrays[darknet.NUMBERS]
+        yield from ((arch, 0) for arch in DARKNETS if not darknet.problem(numbers, outline(arch, 0)))
+        return
+    count = sum(not key.endswith(_COUNTER) for key in arrays)
     for arch in ARCHS:
-        outline = _outline(arch, 17)
-        renamed, state = layout.rename(list(arrays), outline), outline.state_dict()
-        if not {key for key in state if not key.endswith(_COUNTER)} <= set(renamed.values()) <= set(state):
+        try:
+            model = outline(arch, 17, most=count)
+        except _TooLargeError:
             continue
-        # the layers whose size follows the number of joints are those that another number changes
-        other = _outline(arch, 18).state_dict()
-        sizes = {arrays[k].shape[:1] for k, ours in renamed.items() if state[ours].shape != other[ours].shape}
-        if len(sizes) > 1 or () in sizes or (0,) in sizes:
+        state = model.state_dict()
+        wanted = {key for key in state if not key.endswith(_COUNTER)}
+        if len(wanted) != count:
             continue
-        joints = sizes.pop()[0] if sizes else 0
-        if not _problems(arrays, renamed, _outline(arch, joints).state_dict()):
+        renamed = layout.rename(list(arrays), model)
+        if not wanted <= set(renamed.values()) <= set(state):
+            continue
+        # the sizes that follow the number of joints are those that another number changes
+        other = outline(arch, 18).state_dict()
+        joints_of = {
+            size
+            for key, ours in renamed.items()
+            for size, a, b in zip(arrays[key].shape, state[ours].shape, other[ours].shape, strict=False)
+            if a != b
+        }
+        if len(joints_of) > 1 or 0 in joints_of:
+            continue
+        joints = joints_of.pop() if joints_of else 0
+        if not _problems(arrays, renamed, outline(arch, joints).state_dict()):
             yield arch, joints
+
+
+def identify(source: Source) -> list[tuple[str, int]]:
+    """Every (architecture, joints) that a checkpoint fits, by its names and shapes; joints is 0 for a detector.
+
+    Several may: what has no weights, such as a stride, does not show in a checkpoint.
+
+    Raises:
+        PosezooError: the source cannot be read.
+    """
+    return list(fitting(read_checkpoint(source)))

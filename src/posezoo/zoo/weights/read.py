@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +13,26 @@ import torch
 from torch import Tensor
 
 from posezoo.errors import PosezooError, require
-from posezoo.zoo.weights import mxnet
+from posezoo.zoo.weights import darknet, inert, mxnet
 
-KNOWN = ".params (MXNet), .pth, .pth.tar or .pt (PyTorch), .safetensors"
-# a training checkpoint keeps its weights under one of these; averaged weights are the better ones
+KNOWN = ".params (MXNet), .pth, .pth.tar or .pt (PyTorch), .safetensors, .weights (darknet)"
+# A training checkpoint keeps its weights under one of these; averaged weights ("ema", ours) are the better ones. In
+# OpenMMLab's they are "state_dict" already: its hooks swap them in before they save, MMEngine's leaves the last step's
+# in "ema_state_dict" and MMCV's in buffers beside (which `load` drops). "best_state_dict" of HRNet's code is no better
+# one, but the same without "module.".
 _NESTS = ("ema", "state_dict", "model")
+_DEEPEST = 8  # nests in each other; a hostile file may nest one in itself
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The arrays of a weights file, in the order of the file, as they are stored.
 
     Args:
-        path: an MXNet, PyTorch or safetensors file, recognised by content.
+        path: an MXNet, PyTorch or safetensors file, recognised by content, or darknet's, which by content could be
+            anything and so must be called `.weights`. That has no names: all its numbers are under `darknet.NUMBERS`.
 
     Raises:
-        PosezooError: the file is missing, damaged, of no known kind, or would run code when unpickled.
+        PosezooError: the file is missing, damaged, or of no known kind.
     """
     path = Path(path)
     try:
@@ -41,7 +45,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if head[:1] == b"\x80" or head[:2] == b"PK":
-        return _tensors(_read_torch(path), path)
+        return _read_torch(path)
+    if path.suffix.lower() == darknet.SUFFIX:
+        return {darknet.NUMBERS: darknet.read_numbers(path)}
     raise PosezooError(f"{path} is no weights file: expected {KNOWN}")
 
 
@@ -55,34 +61,35 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise PosezooError(f"{path} is not a whole safetensors file: {err}") from None
 
 
-def _read_torch(path: Path) -> Any:
-    """What a PyTorch checkpoint holds, by the unpickler that knows arrays and plain containers only."""
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    """The weights of a PyTorch checkpoint, by its own safe reader, or by ours where it holds more than arrays."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 size = sum(member.file_size for member in archive.infolist())
             if size > path.stat().st_size:  # PyTorch stores its arrays uncompressed
                 raise PosezooError(f"{path} would unpack to {size} bytes: not a PyTorch checkpoint")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            found = _innermost(torch.load(path, map_location="cpu", weights_only=True))
+        except pickle.UnpicklingError:
+            found = inert.load(path, _innermost)
     except PosezooError:
         raise
     except Exception as err:  # a damaged file can fail anywhere inside the unpickler, in any way
-        if isinstance(err, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(err))):
-            raise PosezooError(
-                f"{path} holds {found[1]} beside arrays, and no code in a file is ever run: save its state_dict alone"
-            ) from None
         reason = (str(err).strip() or "cut short").splitlines()[0]
         raise PosezooError(f"{path} is not a whole PyTorch checkpoint: {reason}") from None
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    if not tensors or not all(isinstance(key, str) for key in tensors):
+        raise PosezooError(f"{path} holds no named arrays: save a network's state_dict(), not the network")
+    return tensors
 
 
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The innermost mapping of names to tensors."""
-    while isinstance(content, Mapping):
-        nests = [content[n] for n in _NESTS if isinstance(content.get(n), Mapping)]
+def _innermost(content: Any) -> Mapping[Any, Any]:
+    """The innermost of nested mappings; empty where there is none."""
+    found: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
+    for _ in range(_DEEPEST):
+        nests = [found[name] for name in _NESTS if isinstance(found.get(name), Mapping)]
         if not nests:
-            tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-            if tensors and all(isinstance(key, str) for key in tensors):
-                return tensors
             break
-        content = nests[0]
-    raise PosezooError(f"{path} holds no named arrays")
+        found = nests[0]
+    return found

@@ -1,0 +1,101 @@
+"""HRNet, and the names of its code and of Simple Baselines: the same numbers, and the way back to their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from posezoo.models.build import build
+from posezoo.zoo.weights import load_weights
+from posezoo.zoo.weights.layout import KeyMap
+from zoo_fixtures import TOLERANCE, arrays_of, difference, input_of, keys_of, layout_of, read_fixture
+
+HRNETS = {
+    "hrnet/coco_pose_hrnet_w32_256x192": "pose_hrnet_w32",
+    "hrnet/coco_pose_hrnet_w32_384x288": "pose_hrnet_w32",
+    "hrnet/coco_pose_hrnet_w48_256x192": "pose_hrnet_w48",
+    "hrnet/mpii_pose_hrnet_w32_256x256": "pose_hrnet_w32",
+    "hrnet/mpii_pose_hrnet_w48_256x256": "pose_hrnet_w48",
+    "alphapose/coco_hrnet_256x192_w32_lr1e-3": "pose_hrnet_w32",
+}
+RESNETS = {
+    "hrnet/coco_pose_resnet50_256x192": "simple_pose_resnet50_v1b",
+    "hrnet/coco_pose_resnet50_384x288": "simple_pose_resnet50_v1b",
+    "hrnet/coco_pose_resnet101_256x192": "simple_pose_resnet101_v1b",
+    "hrnet/coco_pose_resnet152_256x192": "simple_pose_resnet152_v1b",
+    "hrnet/mpii_pose_resnet50_256x256": "simple_pose_resnet50_v1b",
+    "hrnet/mpii_pose_resnet101_256x256": "simple_pose_resnet101_v1b",
+    "hrnet/mpii_pose_resnet152_256x256": "simple_pose_resnet152_v1b",
+    "simplebaselines/coco_resnet50_256x192_d256x3_adam_lr1e-3": "simple_pose_resnet50_v1b",
+    "simplebaselines/coco_resnet50_256x192_d256x3_adam_lr1e-3_caffe": "simple_pose_resnet50_caffe",
+    # unlike the same network of HRNet's code above
+    "simplebaselines/mpii_resnet50_256x256_d256x3_adam_lr1e-3": "simple_pose_resnet50_caffe",
+}
+FIXTURES = HRNETS | RESNETS
+QUICK = ("hrnet/coco_pose_hrnet_w32_256x192", "simplebaselines/coco_resnet50_256x192_d256x3_adam_lr1e-3")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FIXTURES]
+)
+def test_equals_the_published_code(name: str, parity: Path) -> None:
+    fixture = read_fixture(parity / f"{name}.json.gz")
+    model = load_weights(build(FIXTURES[name], fixture["num_joints"]), arrays_of(fixture)).eval()
+    assert sum(p.numel() for p in model.parameters()) == fixture["n_params"]
+    with torch.no_grad():
+        assert difference(fixture, [model(input_of(fixture))]) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_the_fixture_sees_the_smallest_branch(parity: Path) -> None:
+    """A network that is a little wrong does not pass the test above."""
+    fixture = read_fixture(parity / "hrnet/coco_pose_hrnet_w32_256x192.json.gz")
+    arrays = arrays_of(fixture)
+    arrays["stage4.2.fuse_layers.0.3.1.bias"].zero_()
+    model = load_weights(build("pose_hrnet_w32", fixture["num_joints"]), arrays).eval()
+    with torch.no_grad():
+        assert difference(fixture, [model(input_of(fixture))]) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_names_lead_there_and_back(name: str, parity: Path) -> None:
+    fixture = read_fixture(parity / f"{name}.json.gz")
+    layout = layout_of(fixture)
+    assert isinstance(layout, KeyMap)
+    assert layout.name == ("HRNet" if name in HRNETS else "Simple Baselines")
+    ours = [layout.to_ours(key) for key in keys_of(fixture)]
+    assert all(key.startswith(("backbone.", "head.")) for key in ours)
+    assert [layout.to_theirs(key) for key in ours] == keys_of(fixture)
+    assert layout.speaks_of(ours)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build("pose_hrnet_w32", 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 72)])
+def test_heatmaps_are_a_quarter_of_the_input(fresh: torch.nn.Module, height: int, width: int) -> None:
+    """Also where the smaller maps are no whole halves: 96x72 has 18 columns, then 9, 5 and 3."""
+    with torch.no_grad():
+        assert fresh.eval()(torch.zeros(2, 3, height, width)).shape == (2, 3, height // 4, width // 4)
+
+
+def test_every_parameter_learns(fresh: torch.nn.Module) -> None:
+    torch.manual_seed(0)
+    fresh.train()(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    assert [name for name, p in fresh.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # the exporter takes half a minute for so many layers
+def test_exports_to_onnx(fresh: torch.nn.Module, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from posezoo.deploy.export import export_onnx
+
+    model = fresh.eval()
+    torch.nn.init.normal_(model.head.final.weight)  # as made, heatmaps are all but flat
+    assert export_onnx(model, tmp_path / "x.onnx", (64, 64), ["heatmaps"], {}) < TOLERANCE

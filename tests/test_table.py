@@ -1,0 +1,137 @@
+"""What `posezoo list` and `posezoo show` say: the sources' figures, the costs counted, best first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from posezoo.cli import app
+from posezoo.errors import PosezooError
+from posezoo.zoo import get_entry, list_models
+from posezoo.zoo.costs import get_cost
+from posezoo.zoo.table import entry_rows, score_table, sort_entries, summary_table
+
+BIG = "simple_pose_resnet152_v1d.gluoncv_coco_384x288"
+SMALL = "mobile_pose_mobilenetv3_small.gluoncv_coco_256x192"
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_every_entry_has_its_cost() -> None:
+    entries = [get_entry(name) for task in ("pose", "detection") for name in list_models(task=task)]
+    costs = [get_cost(entry) for entry in entries]
+    assert all(cost is not None and 0 < cost.params and 0 < cost.macs <= cost.summary_macs for cost in costs)
+
+
+def test_costs_are_those_of_the_built_networks() -> None:
+    pytest.importorskip("torch")
+    from posezoo.models.cost import count_cost
+
+    for name in (BIG, SMALL):
+        entry = get_entry(name)
+        assert count_cost(entry.arch, 17, entry.input_size_wh) == get_cost(entry)
+
+
+@pytest.mark.slow
+def test_all_costs_are_those_of_the_built_networks() -> None:
+    from posezoo.models.cost import count_cost
+    from posezoo.skeletons import get_skeleton
+
+    for entry in map(get_entry, list_models()):
+        joints = len(get_skeleton(entry.skeleton).joints)
+        assert count_cost(entry.arch, joints, entry.input_size_wh) == get_cost(entry), entry.name
+
+
+def test_counts_come_to_what_the_hrnet_readme_prints() -> None:
+    """Its figures are cut or rounded to one digit."""
+    seen = 0
+    for entry in map(get_entry, list_models(source="hrnet")):
+        cost = get_cost(entry)
+        if cost is None or not entry.claimed_cost:
+            continue
+        assert cost.params / 1e6 == pytest.approx(entry.claimed_cost["params"], abs=0.1)
+        assert cost.summary_gflops == pytest.approx(entry.claimed_cost["gflops"], abs=0.1), entry.name
+        seen += 1
+    assert seen == 6
+
+
+def test_sorting_is_best_first_over_percent_and_fractions() -> None:
+    entries = [get_entry(name) for name in list_models()]
+    by_ap = sort_entries(entries, "ap", "coco")
+    best = [
+        max((p for s in e.claimed if s.dataset == "coco" and (p := s.percent("AP")) is not None), default=0.0)
+        for e in by_ap
+    ]
+    assert best == sorted(best, reverse=True)
+    params = [cost.params for e in sort_entries(entries, "params") if (cost := get_cost(e))]
+    assert params == sorted(params)
+    names = [e.name for e in sort_entries(entries, "NAME")]
+    assert names == sorted(names)
+    with pytest.raises(PosezooError, match="unknown metric 'app'; did you mean AP"):
+        sort_entries(entries, "app")
+
+
+def test_summary_has_a_line_for_each_model() -> None:
+    columns, rows = summary_table([get_entry(BIG), get_entry("embedded")])
+    first = dict(zip(columns, rows[0], strict=True))
+    assert (first["model"], first["HxW"], first["claimed"]) == (BIG, "384x288", "AP 76.1 coco")
+    second = dict(zip(columns, rows[1], strict=True))
+    assert second["claimed"] == ""
+    assert second["measured"].startswith("AP ")
+
+
+def test_score_table_points_to_each_protocol() -> None:
+    entry = get_entry(BIG)
+    columns, rows, notes = score_table([entry], "coco", "AP")
+    assert columns[:3] == ["model", "HxW", "AP"]
+    assert [row[2] for row in rows] == ["76.1", "74.8"]
+    assert [row[-1] for row in rows] == ["[1]", "[1]"]
+    assert notes == [f"[1] {entry.claimed[0].protocol}"]
+    with pytest.raises(PosezooError, match="claims a score on mars"):
+        score_table([entry], "mars")
+
+
+def test_show_tells_everything() -> None:
+    text = "\n".join(" ".join(row) for row in entry_rows(get_entry("pose_hrnet_w32.hrnet_coco_256x192")))
+    for part in (
+        "28.54 M counted, 28.5 M claimed",
+        "7.1",
+        "coco17",
+        "licence weights",
+        "AP 0.744",
+        "192 wide, 256 high",
+    ):
+        assert part in text
+    assert "None" not in text
+
+
+def test_list_command() -> None:
+    output = run("list", "--family", "hrnet", "--sort", "ap")
+    assert output.index("pose_hrnet_w48.") < output.index("pose_hrnet_w32.hrnet_mpii")
+    listed = json.loads(run("list", "--keypoints", "halpe136", "--json"))
+    assert listed and all(entry["skeleton"] == "halpe136" and entry["cost"]["params"] > 0 for entry in listed)
+    on_mpii = run("list", "--on", "mpii", "--sort", "mean@0.1")
+    assert "Mean@0.1" in on_mpii and "[1] " in on_mpii
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "--family", "hrnets"], "unknown family 'hrnets'; did you mean hrnet"),
+        (["list", "--keypoints", "coco18"], "did you mean coco17"),
+        (["list", "--on", "cocoo"], "did you mean coco"),
+        (["list", "--sort", "apx"], "unknown metric 'apx'; did you mean AP"),
+        (["show", "pose_hrnet_w31"], "unknown model"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.count("\n") == 1
