@@ -40,8 +40,9 @@ demo: $(CORE)
 	.venv/bin/posezoo predict examples -o demo-output
 	@echo "Look at the pictures in demo-output/; the keypoints stand in one .json beside each."
 
+# one process a core, and one thread each: the networks in the tests are small
 test: $(DEV)
-	.venv-dev/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -n auto --dist worksteal
 
 test-slow: $(DEV)
 	.venv-dev/bin/python -m pytest -m slow --timeout 1800

@@ -1,13 +1,13 @@
-"""Suppression, scores, mirrored labels and metrics against the zoos' own code."""
+"""Suppression, scores and augmented labels against the zoos' own code."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from parity_ops_crop import MAP_SIZE_WH, PIXEL_STD
 from parity_ops_read import (
     Doubles,
     Fixture,
@@ -17,13 +17,14 @@ from parity_ops_read import (
     number_result,
     place_result,
     same_result,
+    worst,
 )
 
-from posezoo.data.augment import mirror
+from posezoo.crop import box_to_center_scale
+from posezoo.data.augment import Augment, mirror, view
 from posezoo.detect.embedded import box_nms
-from posezoo.evaluate.oks import keypoint_ap
 from posezoo.skeletons import get_skeleton
-from posezoo.suppress import oks, oks_nms, rescore, soft_oks_nms
+from posezoo.suppress import PARAMETRIC_NMS, oks, oks_nms, parametric_nms, rescore, soft_oks_nms
 
 People = tuple[Doubles, Doubles, Doubles, Doubles]  # keypoints (N, K, 3), scores, areas, boxes_xyxy
 SUPPRESS = {"oks_nms": oks_nms, "soft_oks_nms": soft_oks_nms}
@@ -96,49 +97,66 @@ def hrnet_coco_rescore(fixture: Fixture, fill: ModuleType) -> list[Result]:
     return results
 
 
+# the keypoint sets that AlphaPose has numbers for; a fixture says how many joints there are
+ALPHAPOSE_SKELETONS = {
+    len(get_skeleton(name)): name for name in ("coco17", "hand21", "halpe26", "wholebody133", "halpe136")
+}
+
+
+def alphapose_pose_nms(fixture: Fixture, fill: ModuleType) -> list[Result]:
+    ours = "suppress.parametric_nms"
+    found: dict[str, list[Result]] = {}
+    for case in fixture["cases"]:
+        keypoints, scores, _, boxes = make(case["people"], fill)
+        skeleton = get_skeleton(ALPHAPOSE_SKELETONS[case["joints"]])
+        body = [skeleton.index(joint) for joint in skeleton.parts.get("body", skeleton.joints)]
+        numbers = PARAMETRIC_NMS.get(skeleton.name)
+        kept, poses, joint_scores = parametric_nms(keypoints[..., :2], keypoints[..., 2], boxes, body, numbers)
+        for result in (
+            same_result("who stays", ours, kept, case["pick_ids"]),
+            place_result("boxes", ours, boxes[kept], case["bboxes"]),
+            number_result("scores of boxes", ours, scores[kept], array(case["bbox_scores"])[:, 0]),
+            place_result("merged joints", ours, poses, array(case["pose_preds"])),
+            number_result("merged scores", ours, joint_scores, array(case["pose_scores"])[..., 0]),
+        ):
+            found.setdefault(result.what, []).append(result)
+    return [worst(results) for results in found.values()]
+
+
 def hrnet_augment(fixture: Fixture, fill: ModuleType) -> list[Result]:
-    """Mirrored labels. How a half of a body becomes a box is another rule here, and left out."""
+    """Mirrored labels, and how large a half of a body is, before the crop's margin.
+
+    The rest is another rule here: its centre is the middle of the half, where the peer has the mean of the joints, and
+    the crop has the margin of every crop, where the peer's has none.
+    """
     joints, visible = array(fixture["joints"])[:, :2], array(fixture["vis"])[:, 0]
+    skeleton = get_skeleton("coco17")
     width = int(re.findall(r"width (\d+)", fixture["function"])[0])
     picture = np.zeros((1, width, 3), np.uint8)
-    _, xy, weights = mirror(picture, joints.astype(np.float32), visible.astype(np.float32), get_skeleton("coco17"))
+    labels = joints.astype(np.float32), visible.astype(np.float32)
+    _, xy, weights = mirror(picture, *labels, skeleton)
     shown = weights > 0  # it sets the others to 0
     wanted = array(fixture["flip_joints"])[:, :2]
+    halves = Augment(half_body=1, half_body_joints=2, scale=0, rotation=0, flip=0)
+    # enough draws to have either half; a point as the person's box, whose size does not matter then
+    draws = [
+        view(np.random.default_rng(seed), halves, np.zeros(4, np.float32), *labels, skeleton) for seed in range(32)
+    ]
+    boxes = np.unique([box for box, _, _ in draws], axis=0)
+    either = box_to_center_scale(boxes, MAP_SIZE_WH, 1.0)[1]
+    regions = [array(case["result"][1]) * PIXEL_STD for case in fixture["half_body"]]
+    sizes = [either[np.abs(either - region).max(axis=1).argmin()] for region in regions]
     return [
         place_result("mirrored joints", "augment.mirror", xy[shown], wanted[shown]),
         number_result("mirrored visibility", "augment.mirror", weights, array(fixture["flip_vis"])[:, 0]),
+        place_result("halves of bodies, size", "augment.view", sizes, regions),
     ]
 
 
-# ---- metrics
-
-# datasets that are evaluated as COCO is: whole persons, areas as annotated
-METRIC_SKELETONS = {"coco": "coco17", "ochuman": "coco17", "halpe136": "halpe136"}
-
-
-def our_name(metric: str) -> str:
-    """AP50 for "AP .5", APM for "AP (M)"."""
-    return re.sub(r"[ .()]", "", f"{metric}0" if metric.endswith(".5") else metric)
-
-
-def metrics_examples(fixture: Fixture, fill: ModuleType) -> list[Result]:
-    """Average precision; the annotations lie where the fixture says, seen from beside the folder of fixtures."""
-    beside = Path(str(fill.__file__)).resolve().parent.parent
-    results = []
-    for name, example in fixture["examples"].items():
-        annotations = beside / example["annotations"]
-        if example["dataset"] in METRIC_SKELETONS and annotations.is_file():
-            skeleton = get_skeleton(METRIC_SKELETONS[example["dataset"]])
-            got = keypoint_ap(annotations, example["predictions"], skeleton)
-            ours = [got[our_name(metric)] for metric in example["metrics"]]
-            results.append(number_result(name, "evaluate.oks.keypoint_ap", ours, list(example["metrics"].values())))
-    return results
-
-
 CHECKS = {
+    "alphapose_pose_nms": alphapose_pose_nms,
     "hrnet_augment": hrnet_augment,
     "hrnet_coco_rescore": hrnet_coco_rescore,
     "hrnet_nms": suppression,
-    "metrics_examples": metrics_examples,
     "mmpose_nms": suppression,
 }

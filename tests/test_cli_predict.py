@@ -332,7 +332,7 @@ def test_list_and_show(run: Any) -> None:
     rows = json.loads(run("list", "--family", "mobile_pose", "--json").out)
     assert rows and all(row["family"] == "mobile_pose" for row in rows)
     one = run("show", "simple_pose_resnet18_v1b")
-    assert "coco17" in one.out and "192x256" in one.out and "66.3" in one.out
+    assert "coco17" in one.out and "192 wide, 256 high" in one.out and "66.3" in one.out
     assert json.loads(run("show", "simple_pose_resnet18_v1b", "--json").out)["input_size_wh"] == [192, 256]
     wrong = run("show", "simple_pose_resnet18_v1bb")
     assert wrong.code == 2 and "did you mean simple_pose_resnet18_v1b" in wrong.err
@@ -361,7 +361,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
     assert "predict" in done.stdout and "train" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["list", "show", "predict", "train"])
+@pytest.mark.parametrize("command", ["list", "show", "fetch", "convert", "predict", "train"])
 def test_every_command_has_an_example(run: Any, command: str) -> None:
     ran = run(command, "--help")
     assert ran.code == 0 and f"Example:  posezoo {command}" in ran.out

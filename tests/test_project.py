@@ -162,16 +162,21 @@ def test_make_targets_exist(document: str) -> None:
 
 def test_commands_of_the_readme_exist(tmp_path: Path) -> None:
     code = (
-        "import typer.main\nfrom posezoo.cli import app\ncommands = typer.main.get_command(app).commands\n"
-        "for name, command in commands.items(): print(name, *[o for p in command.params for o in p.opts])"
+        "import typer.main\nfrom posezoo.cli import app\n"
+        "def show(name, command):\n"
+        "    for sub, part in getattr(command, 'commands', {}).items(): show(f'{name} {sub}'.strip(), part)\n"
+        "    print(name.replace(' ', '/'), *[o for p in command.params for o in p.opts])\n"
+        "show('', typer.main.get_command(app))"
     )
-    options = {line.split()[0]: set(line.split()[1:]) for line in run_python(code, tmp_path).splitlines()}
-    lines = [line.partition("#")[0] for block in code_blocks(text_of("README.md")) for line in block.splitlines()]
-    used = [line.split() for line in lines if line.startswith("posezoo ")]
-    assert used
+    printed = run_python(code, tmp_path).splitlines()
+    options = {line.split(" ")[0]: set(line.split(" ")[1:]) for line in printed}
+    text = "\n".join(code_blocks(text_of("README.md"))).replace("\\\n", " ")
+    used = [line.partition("#")[0].split() for line in text.splitlines() if line.startswith("posezoo ")]
+    assert len(used) > 5
     for _, command, *words in used:
-        assert command in options
-        assert {w for w in words if re.match("--?[a-z]", w)} <= options[command]
+        path = f"{command}/{words[0]}" if words and f"{command}/{words[0]}" in options else command
+        assert path in options
+        assert {w for w in words if re.match("--?[a-z]", w)} <= options[path]
 
 
 def test_python_of_the_readme_runs(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from posezoo.draw import draw_poses as draw_poses
     from posezoo.errors import PosezooError as PosezooError
     from posezoo.estimator import Estimator as Estimator
+    from posezoo.evaluate import evaluate_predictions as evaluate_predictions
     from posezoo.skeletons import Skeleton as Skeleton
     from posezoo.skeletons import get_skeleton as get_skeleton
     from posezoo.types import Boxes as Boxes
@@ -36,6 +37,7 @@ _HOMES = {
     "PosezooError": "posezoo.errors",
     "Skeleton": "posezoo.skeletons",
     "draw_poses": "posezoo.draw",
+    "evaluate_predictions": "posezoo.evaluate",
     "get_entry": "posezoo.zoo",
     "get_model": "posezoo.zoo",
     "get_skeleton": "posezoo.skeletons",
@@ -51,6 +53,7 @@ __all__ = [
     "Skeleton",
     "__version__",
     "draw_poses",
+    "evaluate_predictions",
     "get_entry",
     "get_model",
     "get_skeleton",

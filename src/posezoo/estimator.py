@@ -170,18 +170,24 @@ class Estimator:
             return list(self.stream(images, boxes_xyxy))
         return next(self.stream([images], None if boxes_xyxy is None else [boxes_xyxy]))
 
-    def stream(self, images: Iterable[ImageLike], boxes_xyxy: Iterable[BoxesLike] | None = None) -> Iterator[Poses]:
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        boxes_xyxy: Iterable[BoxesLike] | None = None,
+        look_ahead: int = LOOK_AHEAD,
+    ) -> Iterator[Poses]:
         """One `Poses` an image, in order, reading only a few images ahead so that their people share batches.
 
         Args:
             images: paths or arrays, as for a call; any number of them.
             boxes_xyxy: for each image (N, 4) boxes, or None to run the detector.
+            look_ahead: how many images are read together, as long as they are not too large for that.
         """
-        for chunk in self._chunks(images, boxes_xyxy):
+        for chunk in self._chunks(images, boxes_xyxy, look_ahead):
             yield from self._estimate([picture for picture, _ in chunk], [boxes for _, boxes in chunk])
 
     def _chunks(
-        self, images: Iterable[ImageLike], boxes_xyxy: Iterable[BoxesLike] | None
+        self, images: Iterable[ImageLike], boxes_xyxy: Iterable[BoxesLike] | None, look_ahead: int
     ) -> Iterator[list[tuple[Picture, Boxes | None]]]:
         given = None if boxes_xyxy is None else iter(boxes_xyxy)
         chunk: list[tuple[Picture, Boxes | None]] = []
@@ -194,7 +200,7 @@ class Estimator:
                 raise err if isinstance(image, str | os.PathLike) else PosezooError(f"image {index}: {err}") from None
             chunk.append((picture, boxes))
             pixels += picture.image_rgb[..., 0].size
-            if len(chunk) == LOOK_AHEAD or pixels >= LOOK_AHEAD_PIXELS:
+            if len(chunk) >= look_ahead or pixels >= LOOK_AHEAD_PIXELS:
                 yield chunk
                 chunk, pixels = [], 0
         if chunk:

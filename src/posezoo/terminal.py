@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +18,7 @@ from posezoo.errors import PosezooError
 
 USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 1, 130
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 

@@ -17,6 +17,27 @@ from posezoo.skeletons import Skeleton
 Floats = NDArray[np.float32]
 
 
+BODY_SHARE = 0.53  # of the box, where a file has no area of the person: what MMPose and CrowdPose take
+_COLUMNS = ("image_row", "ids", "boxes_xyxy", "areas", "keypoints_xy", "weights", "index", "heads_xyxy", "track_ids")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture as part of a video.
+
+    Attributes:
+        video: the video's name, that of the folder its pictures are in.
+        number: the frame's id in the file.
+        labelled: whether its people were annotated.
+        ignore_xy: polygons (P, 2) in pixels, within which nobody was annotated.
+    """
+
+    video: str
+    number: int
+    labelled: bool = True
+    ignore_xy: tuple[Floats, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class People:
     """The annotated people of a dataset, in columns.
@@ -32,6 +53,12 @@ class People:
         keypoints_xy: (N, K, 2) float32, pixels of the picture; (0, 0) where unlabelled.
         weights: (N, K) float32 in [0, 1], how far each joint's label is to be trusted; 0: unlabelled.
         skeleton: the K joints.
+        index: (N,) int64, which of the file's annotations each person is, from 0.
+        sizes_wh: (I, 2) int64, width and height of each picture as the file says; 0 where it says nothing.
+        heads_xyxy: (N, 4) float32, the head's box, NaN for those without; None where the dataset has none.
+        track_ids: (N,) int64, who is who within a video; None where nobody is tracked.
+        crowd_index: (I,) float32, CrowdPose's measure of each picture's crowding; None elsewhere.
+        frames: what the file says of each of the I pictures as part of a video; empty where they are photographs.
     """
 
     images: tuple[Path, ...]
@@ -44,6 +71,12 @@ class People:
     keypoints_xy: Floats
     weights: Floats
     skeleton: Skeleton
+    index: NDArray[np.int64]
+    sizes_wh: NDArray[np.int64]
+    heads_xyxy: Floats | None = None
+    track_ids: NDArray[np.int64] | None = None
+    crowd_index: Floats | None = None
+    frames: tuple[Frame, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,8 +94,8 @@ class People:
 
     def where(self, keep: NDArray[np.bool_]) -> People:
         """The people that `keep` (N,) marks; every picture stays."""
-        columns = ("image_row", "ids", "boxes_xyxy", "areas", "keypoints_xy", "weights")
-        taken: dict[str, Any] = {name: getattr(self, name)[keep] for name in columns}
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        taken: dict[str, Any] = {name: column[keep] for name, column in columns.items() if column is not None}
         return replace(self, **taken)
 
 
@@ -92,35 +125,70 @@ def read_people(annotations: Path, images: Path, skeleton: Skeleton, second_opin
     Raises:
         PosezooError: the file lacks a field, or has another number of keypoints than the skeleton.
     """
-    content = read_json(annotations)
+    return to_people(read_json(annotations), str(annotations), images, skeleton, second_opinion=second_opinion)
+
+
+def to_people(
+    content: Any,
+    where: str,
+    images: Path,
+    skeleton: Skeleton,
+    columns: NDArray[np.int64] | None = None,
+    joints: int | None = None,
+    second_opinion: bool = False,
+) -> People:
+    """Every person of COCO-style contents who is not a crowd.
+
+    Args:
+        content: the file, parsed.
+        where: what to call it in errors.
+        images: the folder that its `file_name`s are in.
+        skeleton: the keypoint set wanted.
+        columns: (K,) where each joint of the skeleton stands in the file; None: in this order.
+        joints: how many keypoints an annotation of the file has; None: K.
+        second_opinion: as `read_people`.
+
+    Raises:
+        PosezooError: a field is missing, or there is another number of keypoints.
+    """
+    count = len(skeleton.joints) if joints is None else joints
     try:
-        pictures, entries = content["images"], [a for a in content["annotations"] if not a.get("iscrowd", 0)]
+        pictures = content["images"]
+        index = [n for n, a in enumerate(content["annotations"]) if not a.get("iscrowd", 0)]
+        entries = [content["annotations"][n] for n in index]
         row = {picture["id"]: n for n, picture in enumerate(pictures)}
-        count = len(skeleton.joints)
         keypoints = np.zeros((len(entries), count, 3), np.float32)
         boxes = np.zeros((len(entries), 4), np.float32)
         for n, entry in enumerate(entries):
             values = entry.get("keypoints") or [0] * (3 * count)
             if len(values) != 3 * count:
                 raise PosezooError(
-                    f"{annotations}: annotation {entry['id']} has {len(values) // 3} keypoints, "
-                    f"{skeleton.name} has {count}"
+                    f"{where}: annotation {entry['id']} has {len(values) // 3} keypoints, {skeleton.name} has {count}"
                 )
             keypoints[n] = np.reshape(values, (count, 3))
             boxes[n] = entry["bbox"]
-        boxes[:, 2:] += boxes[:, :2]
-        areas = np.array([a.get("area") or a["bbox"][2] * a["bbox"][3] * 0.53 for a in entries], np.float32)
+        areas = [a.get("area") or a["bbox"][2] * a["bbox"][3] * BODY_SHARE for a in entries]
         rows = np.array([row[a["image_id"]] for a in entries], np.int64)
         files = tuple(images / picture["file_name"] for picture in pictures)
         ids = np.array([a["id"] for a in entries], np.int64)
+        image_ids = np.array([picture["id"] for picture in pictures], np.int64)
+        sizes = [(picture.get("width") or 0, picture.get("height") or 0) for picture in pictures]
         sources = tuple(str(picture.get("source", "")) for picture in pictures)
-    except (KeyError, TypeError, ValueError) as err:
-        raise PosezooError(f"{annotations} is not a COCO keypoint file: {type(err).__name__} {err}") from None
-    xy, weights = keypoints[..., :2], (keypoints[..., 2] > 0).astype(np.float32)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
+        raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
+    boxes[:, 2:] += boxes[:, :2]
+    if columns is not None:
+        keypoints = keypoints[:, columns]
+    area = np.array(areas, np.float32)
+    weights = (keypoints[..., 2] > 0).astype(np.float32)
+    # some files leave numbers behind in joints that they call unlabelled
+    xy = np.where(weights[..., None] > 0, keypoints[..., :2], np.float32(0))
     if second_opinion:
-        xy, weights = _with_second_opinion(entries, xy, weights, areas)
-    image_ids = np.array([picture["id"] for picture in pictures], np.int64)
-    return People(files, image_ids, sources, rows, ids, boxes, areas, xy, weights, skeleton)
+        xy, weights = _with_second_opinion(entries, xy, weights, area)
+    return People(
+        files, image_ids, sources, rows, ids, boxes, area, xy, weights, skeleton,
+        np.array(index, np.int64), np.array(sizes, np.int64).reshape(-1, 2),
+    )  # fmt: skip
 
 
 def _with_second_opinion(

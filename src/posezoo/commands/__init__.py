@@ -1,0 +1,1 @@
+"""What the `posezoo` command can do, by subject; `posezoo.cli` puts it together."""

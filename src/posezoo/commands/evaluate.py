@@ -1,0 +1,149 @@
+"""`posezoo evaluate` and `posezoo data`: how good, and on what."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posezoo.errors import PosezooError
+from posezoo.terminal import USER_ERROR, AsJson, guard, print_json, print_table, progress_bar
+
+data_app = typer.Typer(
+    name="data",
+    help="Look at datasets on disk.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@guard
+def evaluate_command(
+    dataset: Annotated[str, typer.Option(help="Whose metric: coco, mpii, crowdpose ...")],
+    annotations: Annotated[Path, typer.Option(help="Its annotation file (PoseTrack18: the folder of them).")],
+    model: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model of the zoo, or an .onnx file.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Judge this file as it is, instead of a model.")] = None,
+    images: Annotated[list[Path] | None, typer.Option(help="The folder of the pictures; may be repeated.")] = None,
+    boxes: Annotated[str | None, typer.Option(help="gt, or a file of detected people.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="hrnet, mmpose, gluoncv, ...; default: the model's zoo.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the protocol, such as flip=false.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint to use instead of the model's own.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")] = Path("evaluation"),
+    runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="People a network call.")] = 32,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on with an earlier run that was stopped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model, or a file of predictions, by a dataset's own metric.
+
+    Needs no torch for an exported model or for a file of predictions.
+
+    Example:  posezoo evaluate embedded --dataset coco --images val2017 --annotations person_keypoints_val2017.json
+    """
+    if predictions is not None and model is None:
+        _judge_file(predictions, dataset, annotations, as_json)
+        return
+    if model is None or predictions is not None:
+        raise PosezooError("name a model, or give --predictions FILE: one of the two")
+    if not images:
+        raise PosezooError("a model needs --images DIR, the folder of the dataset's pictures")
+    from posezoo.evaluate.protocol import get_protocol, protocol_of
+    from posezoo.evaluate.run import run_evaluation
+    from posezoo.zoo import get_entry
+
+    name = protocol or ("plain" if model.endswith(".onnx") else protocol_of(get_entry(model).source))
+    chosen = get_protocol(name, dataset).with_overrides([*(change or ()), *([f"boxes={boxes}"] if boxes else [])])
+    with progress_bar("pictures") as advance:
+        report = run_evaluation(
+            model,
+            dataset,
+            images,
+            annotations,
+            chosen,
+            output,
+            batch_size,
+            device,
+            runtime,
+            resume=not fresh,
+            progress=advance,
+            weights=weights,
+        )
+    if report is None:  # another process of this run tells the result
+        return
+    if as_json:
+        print_json(_finite(report.to_dict()))
+    else:
+        typer.echo(report.text())
+        typer.echo(f"-> {output}")
+
+
+def _judge_file(predictions: Path, dataset: str, annotations: Path, as_json: bool) -> None:
+    from posezoo.evaluate import evaluate_predictions
+
+    found = evaluate_predictions(predictions, dataset, annotations)
+    if as_json:
+        print_json(_finite(found))
+        return
+    print_table(["metric", dataset], [[name, f"{value:.6g}"] for name, value in found.items()])
+    typer.echo(f"{predictions} as it is, by the metric of {dataset}, on {annotations}")
+
+
+def _finite(value: Any) -> Any:
+    """Without the numbers that JSON does not have: null in their place."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@data_app.command("check")
+@guard
+def check_command(
+    dataset: Annotated[str, typer.Argument(help="coco, ochuman, crowdpose, aic, mhp, mpii, mpii_trb, ...")],
+    root: Annotated[Path, typer.Option(help="Its folder.")],
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="A file that lies elsewhere than usual.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of its pictures.")] = None,
+    sheet: Annotated[Path, typer.Option(help="Where to draw some of the people.")] = Path("samples.png"),
+    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw the sheet.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Say what of a dataset is there, what is missing or odd, and draw some of its people.
+
+    Example:  posezoo data check crowdpose --root data/crowdpose
+    """
+    from posezoo.data.check import check_dataset
+
+    report = check_dataset(
+        dataset, root, split=split, annotations=annotations, images=images, draw=sheet if draw else None
+    )
+    if as_json:
+        print_json(_finite(report.to_dict()))
+    else:
+        typer.echo("\n".join(report.lines()))
+    if any(each.missing.count for each in report.splits):
+        raise typer.Exit(USER_ERROR)
+
+
+@data_app.command("list")
+@guard
+def list_command(as_json: AsJson = False) -> None:
+    """List the datasets that can be read and judged.
+
+    Example:  posezoo data list
+    """
+    from posezoo.data.catalog import get_dataset, list_datasets
+
+    entries = [get_dataset(name) for name in list_datasets()]
+    if as_json:
+        print_json([{"name": d.name, "title": d.title, "keypoints": d.skeleton, "licence": d.licence} for d in entries])
+        return
+    rows = [[d.name, d.title, d.skeleton, d.licence] for d in entries]
+    print_table(["dataset", "title", "keypoints", "licence"], rows)

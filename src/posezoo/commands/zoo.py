@@ -1,0 +1,145 @@
+"""`posezoo list`, `show`, `fetch` and `convert`: what there is, and how to have it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posezoo.errors import PosezooError, require, unknown_name
+from posezoo.terminal import USER_ERROR, AsJson, fail, guard, print_json, print_table
+
+
+@guard
+def list_command(
+    family: Annotated[str | None, typer.Option(help="Only this kind of network, such as hrnet.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only those trained on this dataset, such as coco.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only those of this zoo, such as mmpose.")] = None,
+    keypoints: Annotated[str | None, typer.Option(help="Only those with these keypoints, such as halpe136.")] = None,
+    on: Annotated[str | None, typer.Option(help="All scores claimed on this dataset, such as ochuman.")] = None,
+    sort: Annotated[str | None, typer.Option(help="name, params, GFLOPs or a metric such as AP: best first.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models of the zoo.
+
+    Example:  posezoo list --on mpii --sort mean
+    """
+    from posezoo.zoo import get_entry, list_models
+    from posezoo.zoo.table import entry_dict, score_table, sort_entries, summary_table
+
+    entries = [get_entry(name) for name in list_models(family, dataset, source)]
+    every = [get_entry(name) for name in list_models()]
+    if keypoints is not None:
+        _check_known("keypoints", keypoints, {entry.skeleton for entry in every})
+        entries = [entry for entry in entries if entry.skeleton == keypoints]
+    if on is not None:
+        _check_known("dataset with claimed scores", on, {score.dataset for entry in every for score in entry.claimed})
+        entries = [entry for entry in entries if any(score.dataset == on for score in entry.claimed)]
+    if sort is not None:
+        entries = sort_entries(entries, sort, on)
+    if as_json:
+        print_json([entry_dict(entry) for entry in entries])
+        return
+    if on is None:
+        print_table(*summary_table(entries))
+        notes = [
+            "Claimed: the best main metric in percent, as its source says; `posezoo show NAME` tells the protocol."
+        ]
+    else:
+        columns, rows, notes = score_table(entries, on, sort)
+        print_table(columns, rows)
+        notes.insert(0, f"Scores on {on} as their sources print them.")
+    typer.echo(f"{len(entries)} {'model' if len(entries) == 1 else 'models'}; input is height x width.")
+    for note in notes:
+        typer.echo(note)
+
+
+@guard
+def show_command(
+    name: Annotated[str, typer.Argument(help="A model's name, alias, hash tag, config path or checkpoint name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of one model.
+
+    Example:  posezoo show pose_hrnet_w32.hrnet_coco_256x192
+    """
+    from posezoo.zoo import get_entry
+    from posezoo.zoo.table import entry_dict, entry_rows
+
+    entry = get_entry(name)
+    if as_json:
+        print_json(entry_dict(entry))
+        return
+    print_table(None, entry_rows(entry))
+
+
+@guard
+def fetch_command(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, by any name they go by.")],
+    mirror: Annotated[
+        list[str] | None, typer.Option(help="A folder of files, or an address under which they lie; asked first.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Request nothing; say what is missing and where.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download models' weights, checked, into POSEZOO_HOME (~/.cache/posezoo).
+
+    Example:  posezoo fetch res50_coco_256x192 --mirror /mnt/weights
+    """
+    from posezoo.zoo import get_entry
+    from posezoo.zoo.fetch import fetch
+    from posezoo.zoo.fetch import progress_bar as download_bar
+
+    fetched, failed = {}, False
+    for entry in dict.fromkeys(map(get_entry, names)):
+        try:
+            with download_bar() as progress:
+                path = fetch(entry, offline=offline or None, mirrors=mirror or (), progress=progress)
+        except PosezooError as err:
+            fail(err)
+            failed = True
+            continue
+        fetched[entry.name] = str(path)
+        if not as_json:
+            typer.echo(f"{entry.name} -> {path}")
+    if as_json:
+        print_json(fetched)
+    if failed:
+        raise typer.Exit(USER_ERROR)
+
+
+@guard
+def convert_command(
+    checkpoint: Annotated[Path, typer.Argument(help="A weights file of any zoo.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .safetensors, or .pth with --to.")],
+    model: Annotated[str | None, typer.Option("-m", "--model", help="The model that the weights belong to.")] = None,
+    to: Annotated[str | None, typer.Option(help="Write a peer's names instead: hrnet, mmpose or mmpose0.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint of any zoo into .safetensors with all that belongs to it, or back into a peer's.
+
+    Example:  posezoo convert res50_coco.pth res50.safetensors
+    """
+    require("torch", "torch", "converting weights")
+    from posezoo.zoo.weights.convert import convert
+
+    done = convert(checkpoint, out, model, to)
+    if as_json:
+        print_json({**asdict(done), "out": str(done.out)})
+        return
+    what = done.model or f"{' or '.join(done.archs)} with {done.joints} joints"
+    typer.echo(
+        f"{done.arrays} arrays of {done.layout} -> {done.written} names, {done.bytes / 1e6:.1f} MB -> {done.out}"
+    )
+    typer.echo(f"Model: {what}")
+    if done.candidates:
+        typer.echo(
+            f"It fits several models; to write which one it is, add -m with one of: {', '.join(done.candidates)}"
+        )
+
+
+def _check_known(what: str, value: str, known: set[Any]) -> None:
+    if value not in known:
+        raise unknown_name(what, value, known)

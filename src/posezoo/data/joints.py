@@ -1,0 +1,126 @@
+"""Which joint is which in an annotation file: by the names it states, and whose joints they are where they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posezoo.data.catalog import Dataset, get_dataset, list_datasets
+from posezoo.errors import PosezooError
+from posezoo.skeletons import map_joints
+
+# COCO-WholeBody keeps its joints in five lists (its data_format.md); each is a run of the joints of wholebody133.
+PARTS = (("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
+
+
+def plain(name: str) -> str:
+    """A joint's name as the skeletons spell it: "Right Shoulder" and "Right-shoulder" are right_shoulder."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def stated_joints(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that a COCO-style file states for its keypoints, () where it states none."""
+    for category in content.get("categories") or ():
+        names = category.get("keypoints") or ()
+        if names:
+            return tuple(plain(str(name)) for name in names)
+    return ()
+
+
+def keypoint_count(content: Mapping[str, Any]) -> int | None:
+    """How many keypoints the first annotation that has any has; None where none has."""
+    lengths = (len(a["keypoints"]) // 3 for a in content["annotations"] if a.get("keypoints"))
+    return next(lengths, None)
+
+
+def order(content: Mapping[str, Any], where: str, dataset: Dataset) -> tuple[NDArray[np.int64], int]:
+    """Where each joint of the dataset's skeleton stands in the annotations of a COCO-style file.
+
+    By the names that the file states. Where it states none, the file must have as many joints as one of the sets that
+    the dataset's files are in, and that set's order is taken.
+
+    Args:
+        content: the file, parsed.
+        where: what to call it in errors.
+        dataset: whose it should be.
+
+    Returns:
+        columns (K,), and how many joints an annotation has.
+
+    Raises:
+        PosezooError: the file has the joints of another dataset, which the message names.
+    """
+    try:
+        stated, count = stated_joints(content), keypoint_count(content)
+    except (AttributeError, KeyError, TypeError) as err:
+        raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
+    names = tuple(dataset.spelled.get(name, name) for name in stated)
+    if names and count is not None and len(names) != count:
+        names = ()  # COCO-WholeBody's and others' categories speak of a part of the joints only
+    for joints in dataset.sets:
+        if names and set(names) == set(joints.joints):
+            at = np.array([names.index(joint) for joint in joints.joints], np.int64)
+            return at[map_joints(joints, dataset.joints)], len(names)
+        if not names and count in (None, len(joints)):
+            return map_joints(joints, dataset.joints), len(joints)
+    raise PosezooError(f"{where} {whose(content)}, not those of {dataset.name} ({_few(dataset.joints.joints)})")
+
+
+def coco_content(content: Any, where: str, dataset: Dataset) -> dict[str, Any]:
+    """`content` if it has COCO's parts.
+
+    Raises:
+        PosezooError: it has not; the message says what it is.
+    """
+    if isinstance(content, dict) and isinstance(content.get("images"), list):
+        # the annotations of test videos are not published
+        return {**content, "annotations": content.get("annotations") or []}
+    raise PosezooError(f"{where} {whose(content)}; {dataset.name} wants a COCO-style file")
+
+
+def is_mpii(content: list[Any]) -> bool:
+    """Whether a JSON list is one of MPII's people, as HRNet writes them, or is empty."""
+    return not content or (isinstance(content[0], dict) and {"center", "scale", "image"} <= set(content[0]))
+
+
+def whose(content: Any) -> str:
+    """What an annotation file has, in words: "has the joints of crowdpose (left_shoulder, ...)"."""
+    if isinstance(content, list):
+        first = content[0] if content and isinstance(content[0], dict) else {}
+        if content and is_mpii(content):
+            return "has the joints of mpii"
+        if "keypoint_annotations" in first:
+            return "has the joints of aic (in AI Challenger's own form)"
+        if "score" in first:
+            return "is a list of results, not of annotations; it has the scores"
+        return "is a list without annotated people"
+    try:
+        stated, count, entries = stated_joints(content), keypoint_count(content), content["annotations"] or [{}]
+    except (AttributeError, KeyError, TypeError):
+        return "has no 'images' and 'annotations'"
+    if "face_kpts" in entries[0]:
+        return "has the joints of wholebody133, and of coco"
+    owners = _owners(stated) if stated and count in (None, len(stated)) else []
+    if not owners and count is not None:
+        owners = [name for name in list_datasets() if any(len(joints) == count for joints in get_dataset(name).sets)]
+    few = f" ({_few(stated)})" if stated else ""
+    return f"has the joints of {' or '.join(owners)}{few}" if owners else f"has {count or 0} joints{few}"
+
+
+def _owners(names: Sequence[str]) -> list[str]:
+    """The datasets whose joints have these names."""
+    datasets = [get_dataset(name) for name in list_datasets()]
+    return [
+        d.name
+        for d in datasets
+        if any({d.spelled.get(name, name) for name in names} == set(joints.joints) for joints in d.sets)
+    ]
+
+
+def _few(names: Iterable[str]) -> str:
+    every = list(names)
+    return ", ".join(every[:3]) + (f", ... {len(every)} in all" if len(every) > 3 else "")

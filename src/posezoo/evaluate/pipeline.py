@@ -1,0 +1,166 @@
+"""Between a protocol and a metric: how pictures reach the estimator, and what the metric is given of each."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice, repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posezoo.codecs import CODECS, get_codec
+from posezoo.crop import box_to_center_scale
+from posezoo.errors import PosezooError
+from posezoo.estimator import LOOK_AHEAD, Estimator
+from posezoo.evaluate.plan import Task
+from posezoo.evaluate.protocol import Protocol
+from posezoo.media.images import Picture, read_image
+from posezoo.skeletons import Skeleton, map_joints
+from posezoo.suppress import PARAMETRIC_NMS, oks_nms, parametric_nms, rescore, soft_oks_nms
+from posezoo.types import Poses
+
+BATCHES_AHEAD = 4  # so many pictures are read together as fill so many batches: few batches are sent half full
+MOST_AHEAD = 64
+READERS = 4  # threads; decoding a picture takes about as long as a small network
+
+Doubles = NDArray[np.float64]
+Found = tuple[Task, Poses | PosezooError]
+
+
+def apply(protocol: Protocol, estimator: Estimator) -> Protocol:
+    """Set the estimator as the protocol says, and fill in what the protocol leaves to the model."""
+    spec = estimator.spec
+    estimator.flip = protocol.flip
+    estimator.spec = spec = replace(
+        spec,
+        codec=spec.codec if protocol.decode is None else get_codec(protocol.decode),
+        box_scale=spec.box_scale if protocol.box_scale is None else protocol.box_scale,
+        flip_shift=spec.flip_shift if protocol.flip_shift is None else protocol.flip_shift,
+    )
+    codec = next((name for name, known in CODECS.items() if known == spec.codec), None)
+    return replace(protocol, decode=codec, box_scale=spec.box_scale, flip_shift=spec.flip_shift)
+
+
+def joint_columns(estimator: Estimator, skeleton: Skeleton) -> NDArray[np.int64]:
+    """Where each joint of a dataset is among those that the estimator gives, by name.
+
+    Raises:
+        PosezooError: the network does not know a joint that the dataset wants.
+    """
+    columns = map_joints(estimator.skeleton, skeleton)
+    lacking = [joint for joint, column in zip(skeleton.joints, columns, strict=True) if column < 0]
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise PosezooError(
+            f"{estimator.spec.name} gives {estimator.skeleton.name}, which has no {', '.join(lacking[:3])}{more}; "
+            f"this dataset wants {skeleton.name}: choose a model of those joints (posezoo list --keypoints "
+            f"{skeleton.name})"
+        )
+    return columns
+
+
+def estimate(estimator: Estimator, tasks: Sequence[Task]) -> Iterator[Found]:
+    """The poses in each picture, or why it could not be read; the latter may come before its turn."""
+    waiting: deque[Task] = deque()
+    failed: deque[Found] = deque()
+
+    def pictures() -> Iterator[Picture]:
+        with _reading(tasks) as reading:
+            for task, picture in reading:
+                if isinstance(picture, PosezooError):
+                    failed.append((task, picture))
+                    continue
+                waiting.append(task)
+                yield picture
+
+    boxes = (waiting[-1].boxes for _ in repeat(None))  # those of a picture are asked for right after it
+    each = max(1.0, sum(len(task.boxes) for task in tasks) / max(1, len(tasks)))
+    ahead = math.ceil(BATCHES_AHEAD * estimator.batch_size / each)
+    for poses in estimator.stream(pictures(), boxes, min(max(ahead, LOOK_AHEAD), MOST_AHEAD)):
+        yield waiting.popleft(), poses
+    yield from failed
+
+
+@contextmanager
+def _reading(tasks: Sequence[Task]) -> Iterator[Iterator[tuple[Task, Picture | PosezooError]]]:
+    """The pictures in order, a few of them read ahead in threads."""
+    pool = ThreadPoolExecutor(READERS, "posezoo-read")
+
+    def results() -> Iterator[tuple[Task, Picture | PosezooError]]:
+        queue = iter(tasks)
+        reading = deque((task, pool.submit(_read, task)) for task in islice(queue, 2 * READERS))
+        while reading:
+            task, future = reading.popleft()
+            reading.extend((more, pool.submit(_read, more)) for more in islice(queue, 1))
+            yield task, future.result()
+
+    try:
+        yield results()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(task: Task) -> Picture | PosezooError:
+    try:
+        return Picture(read_image(task.path), str(task.path))
+    except PosezooError as err:
+        return err
+
+
+def judgeable(
+    task: Task, poses: Poses, protocol: Protocol, estimator: Estimator, skeleton: Skeleton, columns: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """What the dataset's metric is given of one picture: joints of its own set, suppressed and scored.
+
+    Args:
+        task: the picture.
+        poses: what the estimator found in it, one pose a box.
+        protocol: as `apply` filled it in.
+        estimator: whose crop the area of a pose is taken from.
+        skeleton: the dataset's.
+        columns: see `joint_columns`.
+
+    Returns:
+        `{image_id, category_id, keypoints: [x, y, score] * K, score}`, with `annotation` where the task has them.
+
+    Raises:
+        PosezooError: the network gave something that is not finite.
+    """
+    xy, joint_scores = poses.keypoints_xy[:, columns].astype(float), poses.scores[:, columns].astype(float)
+    if not (np.isfinite(xy).all() and np.isfinite(joint_scores).all()):
+        raise PosezooError(f"{estimator.spec.name} gave a joint in {task.path} that is not a finite number")
+    rows = np.arange(len(poses))
+    if protocol.nms == "parametric":
+        body = [skeleton.index(joint) for joint in skeleton.parts.get("body", skeleton.joints)]
+        numbers = PARAMETRIC_NMS.get(skeleton.name)
+        rows, xy, joint_scores = parametric_nms(xy, joint_scores, poses.boxes_xyxy, body, numbers)
+    scores = _person_scores(protocol, poses.box_scores[rows].astype(float), joint_scores)
+    if protocol.nms in ("oks", "soft-oks"):
+        # the area is that of the crop, not of the box: so have HRNet and MMPose
+        spec = estimator.spec
+        areas = box_to_center_scale(poses.boxes_xyxy, spec.input_size_wh, spec.box_scale)[1].prod(axis=1)
+        suppress = oks_nms if protocol.nms == "oks" else soft_oks_nms
+        kept = suppress(xy, scores, areas, skeleton.oks_sigmas, protocol.nms_threshold)
+        rows, xy, joint_scores, scores = rows[kept], xy[kept], joint_scores[kept], scores[kept]
+    triples = np.concatenate([xy.round(4), joint_scores.round(6)[..., None]], axis=2).reshape(len(rows), -1)
+    found: list[dict[str, Any]] = [
+        {"image_id": task.image_id, "category_id": 1, "keypoints": keypoints, "score": score}
+        for keypoints, score in zip(triples.tolist(), scores.tolist(), strict=True)
+    ]
+    if task.annotations is not None:
+        for prediction, annotation in zip(found, task.annotations[rows].tolist(), strict=True):
+            prediction["annotation"] = annotation
+    return found
+
+
+def _person_scores(protocol: Protocol, box_scores: Doubles, joint_scores: Doubles) -> Doubles:
+    if protocol.rescoring == "none":
+        return box_scores
+    of_boxes = box_scores if protocol.rescoring == "product" else np.ones_like(box_scores)
+    return rescore(of_boxes, joint_scores, protocol.min_joint_score)

@@ -1,0 +1,118 @@
+"""Who is to be looked for where: the pictures of a dataset with the boxes that a protocol takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posezoo.data.coco_style import People
+from posezoo.data.readers import cropped_boxes
+from posezoo.detect.boxes_file import BoxesFile
+from posezoo.detect.embedded import box_nms
+from posezoo.errors import PosezooError
+from posezoo.evaluate.predictions import BY_ANNOTATION
+from posezoo.evaluate.protocol import Protocol
+from posezoo.types import Boxes
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is looked for in one picture.
+
+    Attributes:
+        row: of the picture in the dataset.
+        path: its file.
+        image_id: its id in the annotations.
+        boxes: of the people to look at; at least one.
+        annotations: which of the file's annotations they are; None where each has no prediction of its own.
+    """
+
+    row: int
+    path: Path
+    image_id: int
+    boxes: Boxes
+    annotations: NDArray[np.int64] | None = None
+
+
+def plan(people: People, dataset: str, protocol: Protocol) -> list[Task]:
+    """The pictures in which somebody is looked for, in the dataset's order.
+
+    Annotated people without a single labelled joint are left out, as HRNet, GluonCV and MMPose do.
+
+    Raises:
+        PosezooError: the file of detections cannot be read or is of other pictures; no box at all.
+    """
+    tasks = list(_annotated(people, dataset, protocol) if protocol.on_ground_truth else _detected(people, protocol))
+    if not tasks:
+        raise PosezooError(f"there is no box in {len(people.images)} pictures of {dataset}: nobody to look for")
+    return tasks
+
+
+def _annotated(people: People, dataset: str, protocol: Protocol) -> Iterator[Task]:
+    boxes = cropped_boxes(people) if protocol.cut_boxes else people.boxes_xyxy
+    wanted: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+    single = dataset in BY_ANNOTATION
+    if not single:
+        wanted = wanted & np.any(people.weights > 0, axis=1)
+    order = np.argsort(people.image_row, kind="stable")
+    order = order[wanted[order]]
+    starts = np.flatnonzero(np.diff(people.image_row[order], prepend=-1))
+    for rows in np.split(order, starts[1:]) if len(order) else ():
+        image = int(people.image_row[rows[0]])
+        found = _suppressed(Boxes(boxes[rows]), protocol)
+        own = people.index[rows] if single else None
+        yield Task(image, people.images[image], int(people.image_ids[image]), found, own)
+
+
+def _detected(people: People, protocol: Protocol) -> Iterator[Task]:
+    file = BoxesFile.read(protocol.boxes)
+    known = 0
+    for row, (path, image_id) in enumerate(zip(people.images, people.image_ids.tolist(), strict=True)):
+        found = file.by_name.get(str(image_id)) or file.find(str(path))
+        if found is None:
+            continue
+        known += 1
+        found = _suppressed(found[np.flatnonzero(found.scores >= np.float32(protocol.box_threshold))], protocol)
+        if len(found):
+            yield Task(row, path, image_id, found)
+    if not known:
+        example = next(iter(file.by_name), None)
+        named = f"it has, for example, '{example}'" if example is not None else "it is empty"
+        raise PosezooError(f"{protocol.boxes} has boxes for none of the {len(people.images)} pictures ({named})")
+
+
+def _suppressed(boxes: Boxes, protocol: Protocol) -> Boxes:
+    if protocol.nms != "box":
+        return boxes
+    return boxes[np.sort(box_nms(boxes.xyxy, boxes.scores, protocol.nms_threshold))]
+
+
+def present(tasks: Sequence[Task], most: float) -> tuple[list[Task], dict[str, str]]:
+    """The tasks whose picture is there, and the others' files with why.
+
+    Raises:
+        PosezooError: more than the share `most` of them is missing.
+    """
+    there = [task.path.is_file() for task in tasks]
+    missing = {str(task.path): "no such file" for task, found in zip(tasks, there, strict=True) if not found}
+    refuse_missing(missing, len(tasks), most)
+    return [task for task, found in zip(tasks, there, strict=True) if found], missing
+
+
+def refuse_missing(missing: Mapping[str, str], pictures: int, most: float) -> None:
+    """Stop where the share of pictures that are missing leaves a figure without meaning.
+
+    Raises:
+        PosezooError: it is above `most`.
+    """
+    if len(missing) <= most * pictures:
+        return
+    file, why = next(iter(missing.items()))
+    raise PosezooError(
+        f"{len(missing)} of {pictures} pictures cannot be read, more than {most:.0%}; the first: {file} ({why}); "
+        "is the folder of pictures the right one?"
+    )

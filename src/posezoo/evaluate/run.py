@@ -1,0 +1,316 @@
+"""A model over a dataset: pictures are streamed, people share batches across them, and a killed run goes on.
+
+With several processes (`accelerate launch`, torchrun: WORLD_SIZE, RANK and LOCAL_RANK are set) each takes every n-th
+picture; the first one gathers what the others found and judges it all, so the figure is that of one process.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posezoo import __version__
+from posezoo.data.readers import read_dataset
+from posezoo.errors import PosezooError
+from posezoo.estimator import Estimator
+from posezoo.evaluate.journal import Journal
+from posezoo.evaluate.pipeline import apply, estimate, joint_columns, judgeable
+from posezoo.evaluate.plan import Task, plan, present, refuse_missing
+from posezoo.evaluate.protocol import Protocol, get_protocol, need_boxes, protocol_of
+from posezoo.evaluate.report import Report
+from posezoo.files import write_atomic
+from posezoo.skeletons import Skeleton
+from posezoo.zoo import Entry, get_entry
+
+Model = Entry | Estimator | str | os.PathLike[str]
+Progress = Callable[[int, int], None]
+
+MAX_MISSING = 0.01  # the share of pictures that may be absent before a figure means nothing
+FILES = {"predictions": "predictions.json", "report": "report.json", "table": "report.txt"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run needs, once everything that can be wrong with its arguments has been looked at.
+
+    Attributes:
+        entry: of the zoo, or None for a network that is in none.
+        dataset: its name.
+        skeleton: the joints of its annotations.
+        columns: where each of those is among the joints that the network gives.
+        tasks: the pictures that are there.
+        missing: the others, and why.
+        estimator: ready to compute as the protocol says.
+        protocol: with everything filled in that it left to the model.
+        files: what was read, with a digest where that says more than the name.
+        processes: how many share the pictures.
+    """
+
+    entry: Entry | None
+    dataset: str
+    skeleton: Skeleton
+    columns: NDArray[np.int64]
+    tasks: list[Task]
+    missing: dict[str, str]
+    estimator: Estimator
+    protocol: Protocol
+    files: Mapping[str, str]
+    processes: int
+
+    @property
+    def computed_by(self) -> str:
+        """Such as "onnx on cpu"."""
+        return f"{self.estimator.runtime.name} on {self.estimator.runtime.device}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that the predictions depend on, and how they are spread over processes."""
+        return {
+            "model": self.estimator.spec.name,
+            "dataset": self.dataset,
+            **self.files,
+            "boxes": "" if self.protocol.on_ground_truth else _stamp(self.protocol.boxes),
+            "protocol": self.protocol.to_dict(),
+            "runtime": self.computed_by,
+            "processes": self.processes,
+            "version": __version__,
+        }
+
+
+def run_evaluation(
+    entry: Model,
+    dataset: str,
+    images: Path | Sequence[Path],
+    annotations: Path,
+    protocol: Protocol | None = None,
+    out_dir: Path = Path("evaluation"),
+    batch_size: int = 32,
+    device: str = "auto",
+    runtime: str = "auto",
+    resume: bool = True,
+    progress: Progress | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    max_missing: float = MAX_MISSING,
+    shard: tuple[int, int] | None = None,
+    command: str | None = None,
+) -> Report | None:
+    """Run a model over a dataset and judge what it finds.
+
+    Writes `predictions.json` (what `posezoo evaluate --predictions` reads), `report.json` and `report.txt` to
+    `out_dir`; and, while it runs, `running.0of1.jsonl`, from which the same call goes on where it was stopped.
+
+    Args:
+        entry: a model of the zoo, its name or an exported .onnx file; or an `Estimator` that is open already.
+        dataset: its name.
+        images: the folder of its pictures, or several that may be it.
+        annotations: its file (or folder of files).
+        protocol: how; None: as the model's zoo does.
+        out_dir: where results go; made where it does not exist.
+        batch_size: people a network call; no figure depends on it.
+        device: "auto", "cpu" or "cuda".
+        runtime: "auto", "onnx" or "torch".
+        resume: go on with an earlier run of the same arguments.
+        progress: called with the pictures done and their number, of this process.
+        weights: a checkpoint instead of the model's own weights.
+        max_missing: the share of the pictures that may be absent or unreadable; nobody counts as found in them.
+        shard: (rank, processes), where it is not to be taken from the environment.
+        command: what to say the command was; None: that of this process.
+
+    Returns:
+        The report; None in every process but the first.
+
+    Raises:
+        PosezooError: a dataset, model or file that cannot be used, or too many pictures missing.
+    """
+    rank, processes = processes_of_environment() if shard is None else shard
+    model = _model(entry)
+    source = model.source if isinstance(model, Entry) else ""
+    protocol = get_protocol(protocol_of(source), dataset) if protocol is None else protocol
+    need_boxes(protocol, dataset)
+    people = read_dataset(dataset, annotations, images)
+    tasks, missing = present(plan(people, dataset, protocol), max_missing)
+    estimator = _open(model, weights, runtime, device, batch_size, processes)
+    run = _Run(
+        entry=model if isinstance(model, Entry) else None,
+        dataset=dataset,
+        skeleton=people.skeleton,
+        columns=joint_columns(estimator, people.skeleton),
+        tasks=tasks,
+        missing=missing,
+        estimator=estimator,
+        protocol=apply(protocol, estimator),
+        files={"images": str(images), "annotations": _stamp(annotations), "weights": _stamp(weights or model)},
+        processes=processes,
+    )
+    with Journal.open(_journal(out_dir, rank, processes), run.arguments, resume) as journal:
+        seconds, speed = _look(run, tasks[rank::processes], journal, progress)
+        if rank:
+            return None
+        for other in range(1, processes):
+            journal.join(_journal(out_dir, other, processes), run.arguments)
+    predictions = _gather(run, journal, max_missing)
+    report = replace(
+        _report(run, predictions, annotations),
+        seconds=seconds,
+        people_per_second=speed if processes == 1 else None,
+        command=_own_command() if command is None else command,
+        notes=[journal.note] if journal.note else [],
+        files={kind: str(out_dir / name) for kind, name in FILES.items()},
+    )
+    contents = {
+        "predictions": json.dumps(predictions, separators=(",", ":"), allow_nan=False),
+        "report": json.dumps(report.to_dict(), indent=1) + "\n",
+        "table": report.text(),
+    }
+    for kind, name in FILES.items():
+        write_atomic(out_dir / name, contents[kind])
+    for other in range(processes):
+        _journal(out_dir, other, processes).unlink(missing_ok=True)
+    return report
+
+
+def processes_of_environment() -> tuple[int, int]:
+    """(rank, number of processes) as `accelerate launch` and torchrun tell it; (0, 1) where nothing is said."""
+    try:
+        rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    except ValueError:
+        rank, processes = -1, 0
+    if not 0 <= rank < processes:
+        told = ", ".join(f"{name}={os.environ.get(name)}" for name in ("RANK", "WORLD_SIZE"))
+        raise PosezooError(f"the environment names no process of several: {told}")
+    return rank, processes
+
+
+def _model(entry: Model) -> Entry | Estimator | str:
+    """A name of the zoo as its entry; an .onnx file as its path."""
+    if isinstance(entry, Entry | Estimator):
+        return entry
+    name = os.fspath(entry)
+    return name if name.lower().endswith(".onnx") else get_entry(name)
+
+
+def _open(
+    model: Entry | Estimator | str,
+    weights: str | os.PathLike[str] | None,
+    runtime: str,
+    device: str,
+    batch_size: int,
+    processes: int,
+) -> Estimator:
+    """An estimator without a detector, of which this run may change the settings."""
+    if isinstance(model, Estimator):
+        return copy.copy(model)
+    local = os.environ.get("LOCAL_RANK", "")
+    if processes > 1 and local.isdecimal():  # each process its own GPU, before any library has looked which there are
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(local) % len(visible)] if visible else local
+    name = model.name if isinstance(model, Entry) else model
+    return Estimator(name, weights, detector=None, runtime=runtime, device=device, batch_size=batch_size)
+
+
+def _look(run: _Run, tasks: list[Task], journal: Journal, progress: Progress | None) -> tuple[float, float | None]:
+    """Look at the pictures that the journal does not have; the seconds it took, and the people a second."""
+    todo = [task for task in tasks if task.row not in journal.found]
+    done, people, started = len(tasks) - len(todo), 0, time.perf_counter()
+    for task, found in estimate(run.estimator, todo):
+        if isinstance(found, PosezooError):
+            journal.fail(task.row, str(found))
+        else:
+            journal.add(task.row, judgeable(task, found, run.protocol, run.estimator, run.skeleton, run.columns))
+            people += len(found)
+        done += 1
+        if progress is not None:
+            progress(done, len(tasks))
+    journal.finish()
+    seconds = time.perf_counter() - started
+    return round(seconds, 3), round(people / seconds, 1) if people else None
+
+
+def _gather(run: _Run, journal: Journal, max_missing: float) -> list[dict[str, Any]]:
+    """The predictions of all pictures in the dataset's order; pictures that could not be read are missing ones."""
+    paths = {task.row: str(task.path) for task in run.tasks}
+    pictures = len(run.tasks) + len(run.missing)
+    run.missing.update({paths[row]: why for row, why in journal.unreadable.items()})
+    refuse_missing(run.missing, pictures, max_missing)
+    predictions = [prediction for task in run.tasks for prediction in journal.found.get(task.row, ())]
+    if not predictions:
+        raise PosezooError(f"{run.estimator.spec.name} found nobody in {pictures} pictures: nothing to judge")
+    return predictions
+
+
+def _report(run: _Run, predictions: list[dict[str, Any]], annotations: Path) -> Report:
+    """The figures, and all that was settled before the network ran."""
+    from posezoo.evaluate import evaluate_predictions
+
+    claimed = run.entry.claimed if run.entry is not None else ()
+    return Report(
+        model=run.estimator.spec.name,
+        dataset=run.dataset,
+        protocol=run.protocol.describe(run.dataset),
+        settings=run.protocol.to_dict(),
+        metrics=evaluate_predictions(predictions, run.dataset, annotations),
+        claimed=[score for score in claimed if score.dataset == run.dataset and score.unit in ("percent", "fraction")],
+        counts={
+            "images": len(run.tasks),
+            "people": sum(len(task.boxes) for task in run.tasks),
+            "predictions": len(predictions),
+            "missing": len(run.missing),
+        },
+        missing=run.missing,
+        versions=_versions(run.estimator),
+        device=run.computed_by + (f", {run.processes} processes" if run.processes > 1 else ""),
+        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+
+
+def _versions(estimator: Estimator) -> dict[str, str]:
+    packages = {"numpy": "numpy", "opencv": "opencv-python-headless", "onnx": "onnxruntime", "torch": "torch"}
+    wanted = ["numpy", "opencv", *(name for name in ("onnx", "torch") if name == estimator.runtime.name)]
+    versions = {"posezoo": __version__, "python": platform.python_version()}
+    for name in wanted:
+        try:
+            versions[packages[name]] = importlib.metadata.version(packages[name])
+        except importlib.metadata.PackageNotFoundError:  # another build of the same, such as onnxruntime-gpu
+            continue
+    return versions
+
+
+def _journal(out_dir: Path, rank: int, processes: int) -> Path:
+    return out_dir / f"running.{rank}of{processes}.jsonl"
+
+
+def _own_command() -> str:
+    """How this process was called; `python -m posezoo` is called posezoo."""
+    first, *rest = sys.argv
+    return shlex.join(["posezoo" if Path(first).name == "__main__.py" else Path(first).name, *rest])
+
+
+def _stamp(what: Any) -> str:
+    """Something that changes with the contents of a file, or of the JSON files in a folder; "" for what is neither."""
+    if not isinstance(what, str | os.PathLike):
+        return ""
+    path, digest = Path(what), hashlib.sha256()
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        try:
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+        except OSError as err:
+            raise PosezooError(f"cannot read {file}: {err.strerror or err}") from None
+    return f"{path} {digest.hexdigest()[:16]}"

@@ -1,0 +1,137 @@
+"""`posezoo evaluate` and `posezoo data` as their user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from posezoo.cli import app
+from posezoo.errors import PosezooError
+from posezoo.evaluate import JUDGES, evaluate_predictions
+from posezoo.media.images import write_image
+
+RNG = np.random.default_rng(0)
+BOX = [20.0, 10.0, 60.0, 120.0]
+
+
+def person(number: int, image: int) -> dict[str, Any]:
+    xy = RNG.uniform([22, 12], [78, 128], (17, 2))
+    keypoints = np.column_stack([xy, np.full(17, 2)]).reshape(-1).tolist()
+    return {"id": number, "image_id": image, "category_id": 1, "bbox": BOX, "area": 4000.0, "iscrowd": 0,
+            "num_keypoints": 17, "keypoints": keypoints}  # fmt: skip
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two pictures of noise, each with one annotated person."""
+    images = [{"id": n, "file_name": f"{n}.png", "width": 100, "height": 140} for n in (1, 2)]
+    for image in images:
+        write_image(tmp_path / image["file_name"], RNG.integers(0, 255, (140, 100, 3), dtype=np.uint8))
+    content = {"images": images, "annotations": [person(1, 1), person(2, 2)], "categories": [{"id": 1}]}
+    (tmp_path / "people.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def truth_as_predictions(folder: Path) -> list[dict[str, Any]]:
+    content = json.loads((folder / "people.json").read_text())
+    return [{"image_id": p["image_id"], "keypoints": p["keypoints"], "score": 0.9} for p in content["annotations"]]
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def judge(folder: Path, predictions: object, *more: str) -> Any:
+    path = folder / "predictions.json"
+    path.write_text(predictions if isinstance(predictions, str) else json.dumps(predictions))
+    return run("evaluate", "--predictions", path, "--dataset", "coco", "--annotations", folder / "people.json", *more)
+
+
+def test_the_truth_is_perfect_and_noise_is_not(dataset: Path) -> None:
+    perfect = json.loads(judge(dataset, truth_as_predictions(dataset), "--json").output)
+    assert perfect["AP"] == perfect["AR"] == 1.0
+    assert perfect["APL"] == -1  # nobody of that size
+    noisy = truth_as_predictions(dataset)
+    noisy[0]["keypoints"] = [value + 15 for value in noisy[0]["keypoints"]]
+    assert json.loads(judge(dataset, noisy, "--json").output)["AP"] < 0.8
+    assert "AP50" in judge(dataset, noisy).output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: [], "the list is empty"),
+        (lambda p: json.dumps(p)[:-40], "is cut off"),
+        (lambda p: [{**p[0], "image_id": 77}], "of image_id 77"),
+        (lambda p: [{**p[0], "keypoints": p[0]["keypoints"][:48]}], "16 is what mhp and mpii have"),
+        (lambda p: [p[0], p[0]], "is the same as prediction 0"),
+        (lambda p: [{**p[0], "score": float("nan")}], "expected a finite number"),
+        (lambda p: [{"image_id": 1, "score": 1.0}], "has no 'keypoints'"),
+        (lambda p: {"predictions": p}, "list"),
+    ],
+)
+def test_bad_predictions_are_one_line_and_exit_code_2(dataset: Path, change: Any, message: str) -> None:
+    ran = judge(dataset, change(truth_as_predictions(dataset)))
+    assert (ran.exit_code, ran.output.count("\n")) == (2, 1)
+    assert message in ran.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "coco"], "name a model, or give --predictions"),
+        (["embedded", "--dataset", "coco"], "needs --images"),
+        (["embedded", "--dataset", "cocoo", "--images", "."], "did you mean coco"),
+        (["embedded", "--dataset", "coco", "--images", ".", "--protocol", "hrnets"], "did you mean hrnet"),
+        (["embedded", "--dataset", "coco", "--images", ".", "--set", "flipp=true"], "did you mean flip"),
+        (["embedded", "--dataset", "coco", "--images", ".", "--protocol", "hrnet"], "--boxes"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(dataset: Path, arguments: list[str], message: str) -> None:
+    ran = run("evaluate", *arguments, "--annotations", dataset / "people.json", "-o", dataset / "out")
+    assert (ran.exit_code, ran.output.count("\n")) == (2, 1), ran.output
+    assert message in ran.output
+
+
+def test_a_model_is_run_and_judged(dataset: Path) -> None:
+    out = dataset / "out"
+    common = ["--dataset", "coco", "--images", dataset, "--annotations", dataset / "people.json"]
+    ran = run("evaluate", "embedded", *common, "-o", out, "--set", "flip=true", "--json")
+    assert ran.exit_code == 0, ran.output
+    report = json.loads(ran.output)
+    assert report["metrics"].keys() >= {"AP", "AR"}
+    assert "flip" in json.dumps(report["protocol"])
+    again = run("evaluate", "--predictions", out / "predictions.json", *common[:2], *common[4:], "--json")
+    assert json.loads(again.output)["AP"] == report["metrics"]["AP"]
+
+
+def test_the_python_call_names_options_that_exist(dataset: Path) -> None:
+    predictions = truth_as_predictions(dataset)
+    with pytest.raises(PosezooError, match="unknown option of coco 'crowd_indx'; did you mean crowd_index"):
+        evaluate_predictions(predictions, "coco", dataset / "people.json", crowd_indx=(0.1, 0.8))
+    with pytest.raises(PosezooError, match="unknown option of jhmdb 'ofset'; did you mean offset"):
+        evaluate_predictions([{"annotation": 0, "keypoints": [0.0] * 45, "score": 1}], "jhmdb", {}, ofset=1)
+    with pytest.raises(PosezooError, match="unknown dataset"):
+        evaluate_predictions(predictions, "cocoo", dataset / "people.json")
+    assert len(JUDGES) == 14
+
+
+def test_data_check_tells_and_draws(dataset: Path) -> None:
+    sheet = dataset / "sheet.png"
+    arguments = ["coco", "--root", dataset, "--annotations", dataset / "people.json", "--sheet", sheet]
+    ran = run("data", "check", *arguments)
+    assert ran.exit_code == 0, ran.output
+    assert "2 pictures, 2 people" in ran.output and sheet.is_file()
+    (dataset / "2.png").unlink()
+    ran = run("data", "check", *arguments, "--json")
+    assert ran.exit_code == 2
+    assert json.loads(ran.output)["splits"][0]["missing"]["count"] == 1
+
+
+def test_data_list_has_every_dataset() -> None:
+    assert {row["name"] for row in json.loads(run("data", "list", "--json").output)} == set(JUDGES)
