@@ -18,6 +18,7 @@ import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -59,8 +60,11 @@ class Row:
 
 
 def read_json(path: Path) -> Any:
-    data = path.read_bytes()
-    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except (OSError, EOFError, ValueError, zlib.error) as err:
+        raise PosezooError(f"{path} is no whole fixture: {err}") from None
 
 
 def load_fill(folder: Path) -> ModuleType:
@@ -174,6 +178,8 @@ def check_folder(folder: Path, only: list[str]) -> Iterator[Row]:
     done: dict[tuple[str, str], Row] = {}
     twins = []
     paths = [p for p in sorted(folder.glob("*/*.json*")) if not only or any(part in str(p) for part in only)]
+    if not paths:
+        raise PosezooError(f"{folder} has no fixture" + (f" whose path contains {' or '.join(only)}" if only else ""))
     for path in paths:
         zoo, name = path.parent.name, path.name.partition(".json")[0]
         fixture = read_json(path)
@@ -189,9 +195,8 @@ def check_folder(folder: Path, only: list[str]) -> Iterator[Row]:
         if same is not None:
             yield Row(zoo, name, same.used, same.error, same.tolerance)
     for path in paths:
-        fixture = read_json(path)
         name = path.name.partition(".json")[0]
-        results = parity_ops.CHECKS[name](fixture, fill) if name in parity_ops.CHECKS else []
+        results = parity_ops.CHECKS[name](read_json(path), fill) if name in parity_ops.CHECKS else []
         for result in results:
             yield Row(path.parent.name, f"{name}: {result.what}", result.ours, result.error, result.tolerance)
         if path.parent.name == "ops" and not results:

@@ -284,7 +284,10 @@ def test_ctrl_c_half_way(networks: list[str], tmp_path: Path) -> None:
     for n in range(300):
         write_image(tmp_path / "in" / f"{n:03d}.png", picture(640, 480, [(2, 2)]))
     command = [sys.executable, "-m", "posezoo", "predict", "in", *networks, "-o", "out", "--threads", "1"]
+    # a job that a shell put in the background has Ctrl-C turned off, and would hand that on
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, inherited)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "out").glob("*.json"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -191,6 +191,7 @@ def test_a_deep_stem_has_no_names_in_simple_baselines(tmp_path: Path) -> None:
         ("small.pth", {"to": "hrnet"}, "is the source itself"),
         ("folder.safetensors", {}, "is a folder"),
         ("b.safetensors", {"model_name": "nothing"}, "unknown model 'nothing'"),
+        ("b.safetensors", {"model_name": ""}, "unknown model ''"),
         ("b.safetensors", {"model_name": "mobile_pose_resnet18_v1b.gluoncv_coco_256x192"}, rf"\(it fits {SMALL} with"),
     ],
 )
@@ -232,9 +233,35 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_full_disk_under_pytorch_is_one_line_too(parity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs a device that is always full")
+    source = tmp_path / "a.pth"
+    torch.save(peer_state(parity, "mmpose/mobilenetv2_coco_256x192"), source)
+    usual = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        return usual(Path("/dev/full") if mode == "wb" else self, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(PosezooError, match=r"cannot write .*b.pth: No space left on device$"):
+        convert(source, tmp_path / "b.pth", to="mmpose")
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_a_published_file_name_tells_which_of_several_models_it_is(tmp_path: Path) -> None:
     entry = get_entry("simple_pose_resnet18_v1b.gluoncv_coco_128x96")
     path = tmp_path / entry.weights[0].file
     torch.save(build(entry.arch, 17).half().state_dict(), path)
     assert convert(path, tmp_path / "a.safetensors").model == entry.name
     assert convert(path.rename(tmp_path / "mine.pth"), tmp_path / "b.safetensors").model is None
+
+
+def test_openmmlabs_names_tell_the_config(parity: Path, tmp_path: Path) -> None:
+    """MMPose 1.x publishes its own checkpoints of the same configs."""
+    state = peer_state(parity, "mmpose/v1_td-hm_res50_8xb64-210e_coco-256x192")
+    path = tmp_path / "td-hm_res50_8xb64-210e_coco-256x192-04af38ce_20220923.pth"
+    torch.save({"meta": {}, "state_dict": state}, path)
+    assert convert(path, tmp_path / "a.safetensors").model == "simple_pose_resnet50_v1b.mmpose_coco_256x192"
+    path = path.rename(tmp_path / "td-hm_res50_8xb64-210e_coco-256x192.pth")  # anyone's training of it
+    assert convert(path, tmp_path / "b.safetensors").model is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,21 +16,21 @@ pytest.importorskip("onnxscript")
 from posezoo.deploy.export import export_onnx, halve  # noqa: E402
 from posezoo.deploy.runtimes import open_onnx  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
-from posezoo.models.mobile_fpn import MobilePoseFPN, PersonDetector  # noqa: E402
+from posezoo.models.mobile_fpn import Conv, PersonDetector, Pyramid, Separable  # noqa: E402
 
 SMALL = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, 4), torch.nn.ReLU6(), torch.nn.Conv2d(8, 5, 1))
 
 
 @pytest.fixture(scope="module")
 def network() -> torch.nn.Module:
-    """A pose network with rounded weights and norms that do something."""
+    """Heatmaps of a quarter of the size, by rounded weights and norms that do something."""
     torch.manual_seed(0)
-    model = MobilePoseFPN(5, widths=(8, 8, 8, 8))
+    layers = [torch.nn.Conv2d(3, 64, 4, 4), Separable(64, 128), torch.nn.Conv2d(128, 32, 3, padding=1)]
+    model = torch.nn.Sequential(*layers, Separable(32, 5))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    torch.nn.init.normal_(model.head.weight)
     model.load_state_dict(halve(model.state_dict()))
     return model.eval()
 
@@ -47,15 +48,49 @@ def test_half_precision_file_computes_the_same(tmp_path: Path, network: torch.nn
     assert session(x[:0])[0].shape == (0, 5, 16, 16)
 
 
-def test_a_detector_exports_for_any_size(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = PersonDetector(width=16).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):  # as made, the signal dies out on the way and every cell says the same
+def with_signal(detector: PersonDetector) -> PersonDetector:
+    """As made, the signal dies out on the way and every cell says the same."""
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
+    return detector.eval()
+
+
+def one_stride() -> PersonDetector:
+    """The detector with a single map, of stride 8: each operation takes the exporter its time."""
+    detector = PersonDetector(width=8)
+    detector.strides = (8,)
+    detector.backbone = Halvings()
+    detector.pyramid, detector.tower = Pyramid((8,), (8,)), torch.nn.Identity()
+    return detector
+
+
+class Halvings(torch.nn.Module):
+    """Maps at strides 4 and 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 8, 4, 4), Conv(8, 8, 3, stride=2)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = self.first(x)
+        return [x, self.second(x)]
+
+
+@pytest.mark.parametrize(
+    ("make", "strides"),
+    [
+        (one_stride, (8,)),
+        pytest.param(lambda: PersonDetector(width=16), (8, 16, 32), marks=pytest.mark.slow),
+    ],
+    ids=["one stride", "whole"],
+)
+def test_a_detector_exports_for_any_size(make: Any, strides: tuple[int, ...], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = with_signal(make())
     export_onnx(model, tmp_path / "d.onnx", (96, 96), ["scores", "boxes_xyxy"], {}, any_size=True)
     scores, boxes = open_onnx(tmp_path / "d.onnx")(np.zeros((2, 3, 64, 160), np.float32))
-    cells = 8 * 20 + 4 * 10 + 2 * 5
+    cells = sum((64 // stride) * (160 // stride) for stride in strides)
     assert scores.shape == (2, cells) and boxes.shape == (2, cells, 4)
 
 

@@ -417,6 +417,26 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, server: Server, monkeypatc
         fetch(entry_of(server.add("/a")))
 
 
+def test_folders_that_may_not_be_looked_into(
+    tmp_path: Path, server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, usual = tmp_path / "closed", os.stat
+
+    def stat(path: str | Path, *args: object, **kwargs: object) -> object:
+        if isinstance(path, str | Path) and closed in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    entry = entry_of(server.add("/a"))
+    assert fetch(entry, mirrors=[closed]).read_bytes() == CONTENT
+    monkeypatch.setenv("POSEZOO_HOME", str(closed / "home"))
+    with pytest.raises(
+        PosezooError, match=r"cannot use .*closed.home \(POSEZOO_HOME sets another folder\): Permission"
+    ):
+        fetch(entry)
+
+
 CHILD = """
 import sys, dataclasses, pathlib
 from posezoo.zoo import Weights, get_entry

@@ -16,12 +16,12 @@ torch = pytest.importorskip("torch")
 
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.models import fastpose, resnet  # noqa: E402
-from posezoo.models.build import GATED, build  # noqa: E402
+from posezoo.models.build import GATED, build, outline  # noqa: E402
 from posezoo.models.deform import DeformConv2d  # noqa: E402
 from posezoo.models.heads import TopDownNet  # noqa: E402
 from posezoo.zoo.weights import alphapose, gluoncv, load_weights  # noqa: E402
 from posezoo.zoo.weights.layout import KeyMap  # noqa: E402
-from posezoo.zoo.weights.load import LAYOUTS, layout_of, outline  # noqa: E402
+from posezoo.zoo.weights.load import LAYOUTS, layout_of  # noqa: E402
 
 # every fixture of these networks, under the network that it is of
 FIXTURES = {

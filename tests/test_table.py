@@ -7,11 +7,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from posezoo import terminal
 from posezoo.cli import app
 from posezoo.errors import PosezooError
 from posezoo.zoo import get_entry, list_models
 from posezoo.zoo.costs import get_cost
-from posezoo.zoo.table import entry_rows, score_table, sort_entries, summary_table
+from posezoo.zoo.table import entry_fields, score_table, sort_entries, summary_table
 
 BIG = "simple_pose_resnet152_v1d.gluoncv_coco_384x288"
 SMALL = "mobile_pose_mobilenetv3_small.gluoncv_coco_256x192"
@@ -88,17 +89,17 @@ def test_summary_has_a_line_for_each_model() -> None:
 
 def test_score_table_points_to_each_protocol() -> None:
     entry = get_entry(BIG)
-    columns, rows, notes = score_table([entry], "coco", "AP")
+    columns, rows, protocols = score_table([entry], "coco", "AP")
     assert columns[:3] == ["model", "HxW", "AP"]
     assert [row[2] for row in rows] == ["76.1", "74.8"]
     assert [row[-1] for row in rows] == ["[1]", "[1]"]
-    assert notes == [f"[1] {entry.claimed[0].protocol}"]
+    assert protocols == [["[1]", entry.claimed[0].protocol]]
     with pytest.raises(PosezooError, match="claims a score on mars"):
         score_table([entry], "mars")
 
 
 def test_show_tells_everything() -> None:
-    text = "\n".join(" ".join(row) for row in entry_rows(get_entry("pose_hrnet_w32.hrnet_coco_256x192")))
+    text = "\n".join(" ".join(row) for row in entry_fields(get_entry("pose_hrnet_w32.hrnet_coco_256x192")))
     for part in (
         "28.54 M counted, 28.5 M claimed",
         "7.1",
@@ -118,6 +119,53 @@ def test_list_command() -> None:
     assert listed and all(entry["skeleton"] == "halpe136" and entry["cost"]["params"] > 0 for entry in listed)
     on_mpii = run("list", "--on", "mpii", "--sort", "mean@0.1")
     assert "Mean@0.1" in on_mpii and "[1] " in on_mpii
+
+
+def test_a_pipe_gets_whole_lines_without_blanks_behind() -> None:
+    for arguments in (["list", "--on", "coco"], ["show", BIG]):
+        lines = run(*arguments).splitlines()
+        assert all(line == line.rstrip() for line in lines)
+        assert sum(BIG in line for line in lines) >= 1
+    shown = dict(line.split(maxsplit=1) for line in lines)
+    assert shown["arch"] == BIG.partition(".")[0]
+    assert max(map(len, lines)) > 150
+
+
+def test_a_narrow_terminal_cuts_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = list_models()
+    monkeypatch.setattr(terminal, "_width", lambda: 80)
+    lines = run("list").splitlines()[: 2 * len(names) + 2]
+    assert lines[:2] == ["model", lines[1]] and lines[1].split()[:2] == ["HxW", "keypoints"]
+    assert lines[2::2] == names
+    assert all(line.startswith("  ") and len(line) <= 80 for line in lines[3::2])
+    assert len({line.index("coco17") for line in lines if "coco17" in line}) == 1
+    monkeypatch.setattr(terminal, "_width", lambda: 200)
+    wide = run("list").splitlines()[1 : len(names) + 1]
+    assert [line.split()[0] for line in wide] == names
+
+
+def test_columns_that_need_a_third_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(terminal, "_width", lambda: 12)
+    terminal.print_table(["a", "bb", "c", "d"], [["long_name_of_it", "1", "22222222", "x"], ["b", "10", "3", ""]])
+    assert capsys.readouterr().out.splitlines() == [
+        *["a", "  bb", "         c d"],
+        *["long_name_of_it", "   1", "  22222222 x"],
+        *["b", "  10", "         3"],
+    ]
+    terminal.print_table(["metric", "x"], [])
+    assert capsys.readouterr().out == "metric  x\n"
+
+
+def test_long_values_are_wrapped_and_addresses_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_width", lambda: 60)
+    output = run("show", BIG)
+    (url,) = get_entry(BIG).weights[0].urls
+    assert url in output
+    start = output.splitlines()[0].index(BIG)
+    for line in output.splitlines():
+        assert line[:start].endswith("  ")
+        assert len(line) <= 60 or " " not in line[start:]
+    assert output.split() == " ".join(part for field in entry_fields(get_entry(BIG)) for part in field).split()
 
 
 @pytest.mark.parametrize(

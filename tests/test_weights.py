@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from posezoo.errors import PosezooError
-from posezoo.models.build import build
+from posezoo.models.build import build, outline
 from posezoo.models.darknet import Darknet, Section
 from posezoo.zoo.weights import gluoncv, identify, load_weights, read_params, read_weights
 
@@ -191,8 +191,7 @@ def test_both_kinds_of_names_mean_the_same(arch: str, parity: Path) -> None:
     fixture = json.loads(gzip.decompress((parity / "gluoncv" / f"{arch}.json.gz").read_bytes()))
     structural = [key for key, _, _ in fixture["state_dict"]]
     by_name = gluoncv.rename(structural)
-    with torch.device("meta"):
-        model = build(arch, fixture["num_joints"])
+    model = outline(arch, fixture["num_joints"])
     by_order = gluoncv.rename_by_order([fixture["global_names"][key] for key in structural], model)
     assert {key: by_order[fixture["global_names"][key]] for key in structural} == by_name
     assert set(by_name.values()) == {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
@@ -239,6 +238,8 @@ def test_strange_names_map_to_themselves(key: str) -> None:
     [
         lambda s: s,
         lambda s: {"epoch": 3, "model": "pose_resnet", "state_dict": {f"module.{k}": v for k, v in s.items()}},
+        # Princeton's: a trainer around a data-parallel network
+        lambda s: {"state_dict": {f"model.module.{k}": v for k, v in s.items()}, "optimizer": {}, "epoch": 3},
         lambda s: {
             "model": {k: torch.zeros_like(v) for k, v in s.items()},
             "ema": {"n_averaged": torch.tensor(5), **{f"module.{k}": v for k, v in s.items()}},
@@ -443,19 +444,21 @@ def test_huge_view_of_one_number_is_never_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "message"),
     [
-        ("a.pth", b"hello, I am a text file\n"),
-        ("a.params", b""),
-        ("a.safetensors", struct.pack("<Q", 2**60) + b"{}" + bytes(20)),
-        ("a.safetensors", struct.pack("<Q", 9999) + b'{"a"'),
-        ("a.pt", b"\x80\x02}q\x00."),
-        ("a.pth", b"PK\x03\x04" + bytes(40)),
+        ("a.pth", b"hello, I am a text file\n", "is no weights file: expected .params"),
+        ("a.pth", b"\n<!doctype html><html>Quota exceeded", "is a web page: expected"),
+        ("a.weights", b"<html>", "is a web page: expected"),
+        ("a.params", b"", "is empty: expected"),
+        ("a.safetensors", struct.pack("<Q", 2**60) + b"{}" + bytes(20), "is not a whole safetensors file"),
+        ("a.safetensors", struct.pack("<Q", 9999) + b'{"a"', "is not a whole safetensors file"),
+        ("a.pt", b"\x80\x02}q\x00.", "is not a whole PyTorch checkpoint"),
+        ("a.pth", b"PK\x03\x04" + bytes(40), "is not a whole PyTorch checkpoint: .* finding central directory$"),
     ],
 )
-def test_no_weights_file(name: str, content: bytes, tmp_path: Path) -> None:
+def test_no_weights_file(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(PosezooError, match=name) as caught:
+    with pytest.raises(PosezooError, match=rf"{name} {message}") as caught:
         read_weights(tmp_path / name)
     assert "\n" not in str(caught.value)
 

@@ -101,6 +101,10 @@ def test_every_zoo_has_rows(source: str) -> None:
         ),
         ("work_dirs\\res50_coco_256x192-ec54d7f3_20200709.pth", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
         ("td-hm_res50_8xb64-210e_coco-256x192", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
+        (
+            "td-hm_res50_8xb64-210e_coco-256x192-04af38ce_20220923.pth",  # on no page of the seeds
+            "simple_pose_resnet50_v1b.mmpose_coco_256x192",
+        ),
         ("ec54d7f3", "simple_pose_resnet50_v1b.mmpose_coco_256x192"),
         ("../configs/coco/resnet/256x192_res50_lr1e-3_1x.yaml", "fastpose_resnet50.alphapose_coco_256x192"),
         ("configs/halpe_26/resnet/256x192_res50_lr1e-3_1x.yaml", "fastpose_resnet50.alphapose_halpe26_256x192"),
@@ -130,6 +134,17 @@ def test_a_shared_name_lists_its_candidates() -> None:
     # three rows of AlphaPose's page have one config
     with pytest.raises(PosezooError, match=r"_combined or .*_combined_10handweight or .*_multidomain_combined:"):
         get_entry("configs/halpe_136/resnet/256x192_res50_lr1e-3_2x-dcn-combined.yaml")
+
+
+def test_another_hash_is_another_file() -> None:
+    with pytest.raises(PosezooError, match="did you mean simple_pose_resnet152_v1d-2f544338"):
+        get_entry("simple_pose_resnet152_v1d-2f544339.zip")
+
+
+def test_a_checkpoint_is_no_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"")
+    with pytest.raises(PosezooError, match=r"mine.pth' is a file: name the model .* pretrained=FILE"):
+        get_entry(str(tmp_path / "mine.pth"))
 
 
 def test_a_path_with_another_folder_is_another_config() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -78,18 +81,48 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: list[str] | None, rows: list[list[str]]) -> None:
-    """A plain table; as wide as it needs where stdout is no terminal, so that no name is ever cut in a pipe."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table; nothing in it is ever cut.
 
-    console = Console() if sys.stdout.isatty() else Console(width=10_000, no_color=True, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns), pad_edge=False)
-    for index, column in enumerate(columns or ["", ""]):
-        is_number = columns is not None and all(re.fullmatch(r"[\d.]*M?", row[index]) for row in rows)
-        table.add_column(column, overflow="fold", justify="right" if is_number else "left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
+    On a terminal too narrow for it, a row's first cell stands alone and the others below it, on as few lines as do.
+    """
+    cells = list(zip(columns, *rows, strict=True))
+    widths = [max(map(len, column)) for column in cells]
+    is_number = [all(re.fullmatch(r"[\d.]*M?", cell) for cell in column[1:]) for column in cells]
+    gap, lines = _fold(widths, _width())
+    printed = []
+    for row in (columns, *rows):
+        padded = [cell.rjust(w) if num else cell.ljust(w) for cell, w, num in zip(row, widths, is_number, strict=True)]
+        text = "\n  ".join(gap.join(padded[column] for column in line).rstrip() for line in lines)
+        printed.append(typer.style(text, bold=True) if row is columns else text)
+    typer.echo("\n".join(printed))
+
+
+def print_fields(fields: Sequence[Sequence[str]]) -> None:
+    """Names and values; on a terminal a long value goes on below itself, and no address in it is broken."""
+    start = max((len(name) for name, _ in fields), default=0) + 2
+    width = max(_width() - start, 20)
+    for name, value in fields:
+        lines = [value]
+        if len(value) > width:
+            lines = textwrap.wrap(value, int(width), break_long_words=False, break_on_hyphens=False)
+        typer.echo(name.ljust(start) + f"\n{' ' * start}".join(lines))
+
+
+def _width() -> float:
+    """How many characters a line of stdout holds: any number where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+
+
+def _fold(widths: Sequence[int], most: float) -> tuple[str, list[list[int]]]:
+    """What parts the columns of a table, and which of them stand on each line of a row."""
+    if sum(widths) + 2 * len(widths) - 2 <= most:
+        return "  ", [list(range(len(widths)))]
+    lines, left = [[0]], 0.0
+    for column, width in list(enumerate(widths))[1:]:
+        if width > left:
+            lines.append([])
+            left = most - 2  # the indent
+        lines[-1].append(column)
+        left -= width + 1
+    return " ", lines

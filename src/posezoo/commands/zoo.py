@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from posezoo.errors import PosezooError, require, unknown_name
-from posezoo.terminal import USER_ERROR, AsJson, fail, guard, print_json, print_table
+from posezoo.terminal import USER_ERROR, AsJson, fail, guard, print_fields, print_json, print_table
 
 
 @guard
@@ -42,23 +42,22 @@ def list_command(
     if as_json:
         print_json([entry_dict(entry) for entry in entries])
         return
+    count = f"{len(entries)} {'model' if len(entries) == 1 else 'models'}; input is height x width."
     if on is None:
         print_table(*summary_table(entries))
-        notes = [
-            "Claimed: the best main metric in percent, as its source says; `posezoo show NAME` tells the protocol."
-        ]
+        typer.echo(f"{count}\nClaimed: the best of its source's scores, in percent; posezoo show NAME has all.")
     else:
-        columns, rows, notes = score_table(entries, on, sort)
+        columns, rows, protocols = score_table(entries, on, sort)
         print_table(columns, rows)
-        notes.insert(0, f"Scores on {on} as their sources print them.")
-    typer.echo(f"{len(entries)} {'model' if len(entries) == 1 else 'models'}; input is height x width.")
-    for note in notes:
-        typer.echo(note)
+        typer.echo(f"{count}\nScores on {on} as their sources print them:")
+        print_fields(protocols)
 
 
 @guard
 def show_command(
-    name: Annotated[str, typer.Argument(help="A model's name, alias, hash tag, config path or checkpoint name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model's name, alias, hash tag, config path or checkpoint name.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show all that is known of one model.
@@ -66,13 +65,13 @@ def show_command(
     Example:  posezoo show pose_hrnet_w32.hrnet_coco_256x192
     """
     from posezoo.zoo import get_entry
-    from posezoo.zoo.table import entry_dict, entry_rows
+    from posezoo.zoo.table import entry_dict, entry_fields
 
     entry = get_entry(name)
     if as_json:
         print_json(entry_dict(entry))
         return
-    print_table(None, entry_rows(entry))
+    print_fields(entry_fields(entry))
 
 
 @guard
@@ -112,8 +111,10 @@ def fetch_command(
 
 @guard
 def convert_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A weights file of any zoo.")],
-    out: Annotated[Path, typer.Argument(help="The file to write: .safetensors, or .pth with --to.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A weights file of any zoo.", readable=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .safetensors, or .pth with --to.")],
     model: Annotated[str | None, typer.Option("-m", "--model", help="The model that the weights belong to.")] = None,
     to: Annotated[str | None, typer.Option(help="Write a peer's names instead: hrnet, mmpose or mmpose0.")] = None,
     as_json: AsJson = False,

@@ -1,11 +1,14 @@
-"""`build`: the name of an architecture to a fresh network. A new architecture is a line in `ARCHS`."""
+"""`build`: the name of an architecture to a fresh network; `outline`: to its shapes. `ARCHS` has a line for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from posezoo.errors import unknown_name
 from posezoo.models import darknet, fastpose, hourglass, hrnet, mobilenet, resnet
@@ -76,3 +79,28 @@ def build(arch: str, joints: int) -> nn.Module:
     if arch not in ARCHS:
         raise unknown_name("architecture", arch, ARCHS)
     return ARCHS[arch](joints)
+
+
+_FILLS = ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "fill_", "zero_")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves weights unfilled: on the meta device there is nothing to fill, and pretending to is slow."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@cache
+def outline(arch: str, joints: int) -> nn.Module:
+    """A network on the meta device, of shapes alone: it takes no memory, and is built once and then shared.
+
+    Args:
+        arch: as for `build`.
+        joints: as for `build`.
+    """
+    with torch.device("meta"), _Unfilled():
+        return build(arch, joints)

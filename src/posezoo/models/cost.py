@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from posezoo.models.build import build
+from posezoo.models.build import outline
 from posezoo.zoo.costs import Cost
 
 
@@ -20,9 +20,8 @@ def count_cost(arch: str, joints: int, size_wh: Sequence[int]) -> Cost:
         joints: how many joints it predicts (0 for a detector).
         size_wh: width and height of its input.
     """
-    with torch.device("meta"):
-        model = build(arch, joints).eval()
-        crop = torch.empty(1, 3, int(size_wh[1]), int(size_wh[0]))
+    model = outline(arch, joints).eval()
+    crop = torch.empty(1, 3, int(size_wh[1]), int(size_wh[0]), device="meta")
     summary = 0
 
     def add(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -31,9 +30,10 @@ def count_cost(arch: str, joints: int, size_wh: Sequence[int]) -> Cost:
         summary += layer.weight.numel() * positions
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    for layer in layers:
-        layer.register_forward_hook(add)
+    hooks = [layer.register_forward_hook(add) for layer in layers]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(crop)
+    for hook in hooks:
+        hook.remove()
     params = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Cost(params, counter.get_total_flops() // 2, summary)

@@ -37,6 +37,7 @@ __all__ = [
 
 
 _EXTENSION = re.compile(r"\.(py|ya?ml|json|pth\.tar|pth|pt|params|zip|safetensors)$")
+HASH_AND_DATE = re.compile(r"-[0-9a-f]{8}_\d{8}$")  # what OpenMMLab's checkpoints have behind their config's name
 
 
 def load_entries(path: Path) -> list[Entry]:
@@ -126,10 +127,12 @@ def _called(name: str) -> list[str]:
     """The names of the entries that go by `name`.
 
     An alias that is a path may be pasted with more folders before it, or with fewer, but never with other ones:
-    AlphaPose has one file name in the folders of several datasets.
+    AlphaPose has one file name in the folders of several datasets. A checkpoint of OpenMMLab's that no entry lists goes
+    by its config.
     """
     whole, ends = _aliases()
-    for path in _spellings(name):
+    spellings = _spellings(name)
+    for path in (*spellings, HASH_AND_DATE.sub("", spellings[-1])):
         for end in _ends(path):
             if end in whole:
                 return whole[end]
@@ -190,6 +193,11 @@ def get_entry(name: str) -> Entry:
         return entries[candidates[0]]
     if candidates:
         raise UnknownNameError(f"'{name}' could be {_one_of(candidates)}: use one of these")
+    if os.path.isfile(name):
+        raise UnknownNameError(
+            f"'{name}' is a file: name the model that it holds the weights of, and give the file as its weights "
+            "(-m NAME --weights FILE; in Python pretrained=FILE)"
+        )
     # paths are near to paths, names to names
     known = [alias for alias in (*entries, *_aliases()[0]) if ("/" in alias) == ("/" in name) and ":" not in alias]
     raise unknown_name("model", name, known, "(posezoo list shows them all)")
@@ -232,7 +240,7 @@ def _pretrained_path(entry: Entry, pretrained: bool | str | os.PathLike[str]) ->
     if pretrained is True:
         return find_weights(entry, entry.weights)
     given = os.fspath(pretrained)
-    if not re.fullmatch(r"[0-9a-f]{8}", given) or Path(given).exists():
+    if not re.fullmatch(r"[0-9a-f]{8}", given) or os.path.exists(given):
         return Path(given)
     # the entry's own first: two entries may share a tag
     same_arch = [entry, *(e for e in _entries().values() if e.arch == entry.arch)]

@@ -23,7 +23,8 @@ from posezoo.errors import PosezooError
 from posezoo.files import atomic_path
 from posezoo.zoo.download import LARGEST, Advance, Failed, Sink, cannot_write, discard, download, fill, is_url
 from posezoo.zoo.entry import Entry, Weights
-from posezoo.zoo.store import find_fault, is_page, location, on_this_machine
+from posezoo.zoo.kinds import kind_of
+from posezoo.zoo.store import find_fault, location, on_this_machine
 
 Progress = Callable[[int, "int | None", str], None]
 _CONNECT, _READ = 10.0, 30.0  # seconds
@@ -123,8 +124,8 @@ def _places(weights: Weights, mirrors: Sequence[str], offline: bool) -> list[str
     places: list[str] = []
     for mirror in mirrors:
         if not is_url(mirror):
-            paths = [Path(mirror).expanduser() / name for name in names]
-            places.append(str(next((path for path in paths if path.is_file()), paths[0])))
+            paths = [str(Path(mirror).expanduser() / name) for name in names]
+            places.append(next(filter(os.path.isfile, paths), paths[0]))
         elif not offline:
             places += [f"{mirror.rstrip('/')}/{name}" for name in names]
     return list(dict.fromkeys(places if offline else [*places, *weights.urls]))
@@ -181,7 +182,7 @@ def _unpack(partial: Path, weights: Weights, target: Path) -> None:
     No path inside the archive is ever used, and no other member is read.
     """
     try:
-        if is_page(partial):
+        if kind_of(partial) == "page":
             raise Failed("it is a web page")
         with atomic_path(target) as temporary:
             most = LARGEST if weights.bytes is None else weights.bytes

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 from posezoo.errors import PosezooError
 from posezoo.zoo.entry import Entry, Weights
+from posezoo.zoo.kinds import kind_of
 
 HERE = Path(__file__).parent
-_HEAD = 512  # bytes that show what a file is
-_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|\?xml)", re.IGNORECASE)
-_WEIGHTS = re.compile(rb"\x12\x01\0\0\0\0\0\0|\x80|PK|.{8}\{", re.DOTALL)  # MXNet, PyTorch (two), safetensors
 
 
 def home() -> Path:
@@ -61,17 +58,12 @@ def on_this_machine(choices: tuple[Weights, ...]) -> Path | None:
     """
     for weights in choices:
         path = location(weights)
-        if path.is_file():
+        if os.path.isfile(path):  # False too where the folder may not be looked into
             fault = find_fault(path, weights)
             if fault:
                 raise PosezooError(f"{path} is damaged or another file: {fault}; delete it and fetch it again")
             return path
     return None
-
-
-def is_page(path: Path) -> bool:
-    """Whether a file is HTML or XML: what servers send in place of a file."""
-    return _PAGE.match(_read_head(path)) is not None
 
 
 def find_fault(path: Path, weights: Weights) -> str | None:
@@ -80,33 +72,29 @@ def find_fault(path: Path, weights: Weights) -> str | None:
     Raises:
         PosezooError: it cannot be read.
     """
-    if is_page(path):
+    kind = kind_of(path, weights.file)
+    if kind == "page":  # what servers send in place of a file
         return "it is a web page"
     size = path.stat().st_size
     if weights.bytes not in (None, size):
         return f"it has {size} bytes, expected {weights.bytes}"
-    # darknet's files begin with nothing that tells them from others
-    if not weights.file.endswith(".weights") and not _WEIGHTS.match(_read_head(path)):
+    if kind is None:
         return "it is no weights file"
     for algorithm, digest in (("sha256", weights.sha256), (weights.hash_tag_of, weights.hash_tag)):
         if digest is None:
             continue
-        found = _hash(path, algorithm)
+        found = hash_of(path, algorithm)
         if not found.startswith(digest):
             return f"its {algorithm} begins {found[:8]}, expected {digest[:8]}"
     return None
 
 
-def _read_head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEAD)
-    except OSError as err:
-        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
+def hash_of(path: Path, algorithm: str) -> str:
+    """Hex digest of a file, read in pieces.
 
-
-def _hash(path: Path, algorithm: str) -> str:
-    """Hex digest of a file, read in pieces."""
+    Raises:
+        PosezooError: it cannot be read.
+    """
     digest = hashlib.new(algorithm)
     try:
         with path.open("rb") as file:

@@ -41,7 +41,7 @@ def sort_entries(entries: Sequence[Entry], metric: str, on: str | None = None) -
     known = {name.lower(): name for score in scores for name in score.metrics}
     known.update({name.lower(): name for name in ("params", "GFLOPs")})
     if metric.lower() not in known:
-        raise unknown_name("metric", metric, ["name", *known.values()])
+        raise unknown_name("metric", metric, ["name", *known.values()], "(such as AP, Mean, params, GFLOPs or name)")
     name = known[metric.lower()]
 
     def rank(entry: Entry) -> float:
@@ -67,7 +67,7 @@ def summary_table(entries: Iterable[Entry]) -> Table:
 
 def score_table(
     entries: Iterable[Entry], on: str, sort: str | None = None
-) -> tuple[list[str], list[list[str]], list[str]]:
+) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """One line for every score that a source claims on a dataset, with all its numbers, as printed.
 
     Args:
@@ -76,7 +76,7 @@ def score_table(
         sort: a metric, best first; what is none leaves the entries' order.
 
     Returns:
-        Columns, rows, and the protocols to which the numbers in the last column point.
+        Columns, rows, and the protocols, each after the number in brackets by which the last column points to it.
 
     Raises:
         PosezooError: none of the entries has a score on it.
@@ -94,11 +94,11 @@ def score_table(
         values = [_number(score, name) if name in score.metrics else "" for name in metrics]
         flip = {True: "yes", False: "no", None: ""}[score.flip]
         rows.append([entry.name, _size(entry), *values, flip, f"[{protocols.index(score.protocol) + 1}]"])
-    notes = [f"[{number}] {protocol}" for number, protocol in enumerate(protocols, 1)]
-    return ["model", "HxW", *metrics, "flip", ""], rows, notes
+    numbered = [[f"[{number}]", protocol] for number, protocol in enumerate(protocols, 1)]
+    return ["model", "HxW", *metrics, "flip", ""], rows, numbered
 
 
-def entry_rows(entry: Entry) -> list[list[str]]:
+def entry_fields(entry: Entry) -> list[list[str]]:
     """Everything about one entry, field by field; a score or a file of weights a line; empty ones left out."""
     rows = []
     for key, value in asdict(entry).items():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +14,10 @@ from torch import Tensor
 from posezoo import __version__
 from posezoo.errors import PosezooError, require, unknown_name
 from posezoo.files import atomic_path
+from posezoo.models.build import ARCHS, outline
+from posezoo.zoo.store import hash_of
 from posezoo.zoo.weights.layout import KeyMap
-from posezoo.zoo.weights.load import LAYOUTS, OURS, Checkpoint, entries_of, fitting, match, outline, read_checkpoint
+from posezoo.zoo.weights.load import LAYOUTS, OURS, Checkpoint, entries_of, fitting, match, read_checkpoint
 
 if TYPE_CHECKING:
     from posezoo.zoo import Entry
@@ -82,7 +82,9 @@ def convert(
     _check_out(source, out, to)
     require("safetensors", "torch", "converting weights")
     checkpoint = read_checkpoint(source)
-    fits, entries = _networks(checkpoint, model_name or _name_inside(source), source.name)
+    if model_name is None:
+        model_name = _name_inside(source)
+    fits, entries = _networks(checkpoint, model_name, source.name)
     arch, joints = fits[0]
     network = outline(arch, joints)
     named = match(checkpoint, network)
@@ -113,9 +115,9 @@ def _check_out(source: Path, out: Path, to: str | None) -> None:
     suffixes = _OUR_SUFFIXES if to is None else _TORCH_SUFFIXES
     if not out.name.lower().endswith(suffixes):
         raise PosezooError(f"{out} must end in {' or '.join(suffixes)}{f', as {to} files do' if to else ''}")
-    if out.is_dir():
+    if os.path.isdir(out):
         raise PosezooError(f"{out} is a folder: name a file in it")
-    if out.exists() and source.exists() and out.samefile(source):
+    if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
         raise PosezooError(f"{out} is the source itself: give the result another name")
 
 
@@ -136,7 +138,6 @@ def _networks(
     checkpoint: Checkpoint, model_name: str | None, file_name: str
 ) -> tuple[list[tuple[str, int]], list[Entry]]:
     """The (architecture, joints) and the entries that a checkpoint is of, one each where the name is known."""
-    from posezoo.models.build import ARCHS
     from posezoo.skeletons import get_skeleton
     from posezoo.zoo import get_entry
 
@@ -147,12 +148,22 @@ def _networks(
     if not fits:
         match(checkpoint, outline(next(iter(ARCHS)), 17))  # its error says whose names these are, if anyone's
     entries = [entry for arch, joints in fits for entry in entries_of(arch, joints)]
-    # a file still under the name it is published by, such as "res50_coco_256x192-ec54d7f3_20200709.pth"
-    published = [entry for entry in entries if any(w.file == file_name for w in entry.weights)]
+    published = [entry for entry in entries if _is_published_as(file_name, entry)]
     if len(published) == 1:
         (entry,) = published
         return [fit for fit in fits if fit[0] == entry.arch], published
     return fits, entries
+
+
+def _is_published_as(file_name: str, entry: Entry) -> bool:
+    """Whether a file is still under a name that the entry's weights are published by.
+
+    It is listed, or one of OpenMMLab's: "td-hm_res50_8xb64-210e_coco-256x192-04af38ce_20220923.pth".
+    """
+    from posezoo.zoo import HASH_AND_DATE
+
+    config, hashes = HASH_AND_DATE.subn("", file_name.removesuffix(".pth"))
+    return any(weights.file == file_name for weights in entry.weights) or (hashes > 0 and config in entry.aliases)
 
 
 def _facts(source: Path, fits: Sequence[tuple[str, int]], entry: Entry | None) -> dict[str, str]:
@@ -176,9 +187,8 @@ def _facts(source: Path, fits: Sequence[tuple[str, int]], entry: Entry | None) -
             **{f"licence_{part}": licence for part, licence in entry.licence.items()},
         }
         facts = {key: value for key, value in facts.items() if value}
-    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        digest = hashlib.sha256(data).hexdigest()
-    return {**facts, "source_file": source.name, "source_sha256": digest, "posezoo_version": __version__}
+    origin = {"source_file": source.name, "source_sha256": hash_of(source, "sha256"), "posezoo_version": __version__}
+    return {**facts, **origin}
 
 
 def _peer_layout(ours: Sequence[str], arch: str, to: str) -> KeyMap:
@@ -204,9 +214,10 @@ def _write(out: Path, arrays: dict[str, Tensor], facts: dict[str, str], to: str 
         try:
             if to is None:
                 save_file(arrays, temporary, facts)
-            elif to == "hrnet":
-                torch.save(arrays, temporary)
             else:
-                torch.save({"meta": facts, "state_dict": arrays}, temporary)
+                with temporary.open("wb") as file:
+                    torch.save(arrays if to == "hrnet" else {"meta": facts, "state_dict": arrays}, file)
         except (SafetensorError, RuntimeError) as err:  # how both tell of a full disk
-            raise PosezooError(f"cannot write {out}: {str(err).splitlines()[0]}") from None
+            cause = err.__context__  # PyTorch itself tells only where in its code it was
+            reason = cause.strerror if isinstance(cause, OSError) else str(err).splitlines()[0]
+            raise PosezooError(f"cannot write {out}: {reason}") from None

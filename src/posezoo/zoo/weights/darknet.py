@@ -24,7 +24,6 @@ from posezoo.zoo.weights.layout import KeyMap
 if TYPE_CHECKING:
     from torch import nn
 
-SUFFIX = ".weights"
 NUMBERS = "darknet's numbers"  # the one name under which all numbers of a file are read
 _NEWEST = 1000  # a greater version number is darknet's own mark of transposed arrays, or the file is another kind's
 _NORM = ("bn.bias", "bn.weight", "bn.running_mean", "bn.running_var", "conv.weight")

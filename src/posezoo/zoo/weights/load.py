@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from posezoo.errors import PosezooError
 from posezoo.zoo.weights import alphapose, darknet, gluoncv, hourglass, hrnet, mmpose
@@ -26,6 +24,8 @@ _LONGEST_KEY = 512
 _COUNTER = "num_batches_tracked"  # BatchNorm's, unused in inference, absent from most zoos' files
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (torch.int32, torch.int64)
+# what data parallel, compiled and (as Princeton's) trained networks put before every key
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
 # what averaged models count beside their "module.": PyTorch's and MMEngine's
 _AVERAGE_COUNTERS = ("n_averaged", "steps")
 # MMPose 1.x may keep the numbers of its config here; ours are the entry's
@@ -161,14 +161,13 @@ def _as_tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _plain_keys(arrays: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Without what wrappers put before a key: "module." (data parallel), "_orig_mod." (compiled), "arg:", "aux:"."""
+    """Without what wrappers put before their keys, and without what is no weight."""
     if any(len(key) > _LONGEST_KEY for key in arrays):
         raise PosezooError(f"{where} has names of more than {_LONGEST_KEY} characters: no network's")
     arrays = {key: array for key, array in arrays.items() if key not in _AVERAGE_COUNTERS}
     keys = list(arrays)
-    for prefix in ("module.", "_orig_mod.", "module."):
-        if keys and all(key.startswith(prefix) for key in keys):
-            keys = [key.removeprefix(prefix) for key in keys]
+    while prefix := next((p for p in _WRAPPERS if keys and all(key.startswith(p) for key in keys)), None):
+        keys = [key.removeprefix(prefix) for key in keys]
     keys = [key.removeprefix("arg:").removeprefix("aux:") for key in keys]
     if len(set(keys)) != len(keys):
         raise PosezooError(f"{where} has two arrays of one name")
@@ -215,69 +214,9 @@ def _shorten(keys: Sequence[str], most: int = 3) -> str:
     return ", ".join(keys[:most]) + more
 
 
-_FILLS = ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "fill_", "zero_")
-_MAKES = ("empty", "zeros", "ones")
-_SPARE = 32  # what a network may make while it is built, and not keep
-
-
-class _TooLargeError(Exception):
-    """The network being built has more arrays than were asked for."""
-
-
-class _Outlining(TorchFunctionMode):
-    """Leaves weights unfilled: on the meta device there is nothing to fill, and pretending to is slow.
-
-    Args:
-        most: how many arrays to build before giving up.
-    """
-
-    def __init__(self, most: float) -> None:
-        super().__init__()
-        self.left = most + _SPARE
-
-    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        if name in _FILLS:
-            return args[0] if args else kwargs["tensor"]
-        if name in _MAKES:
-            self.left -= 1
-            if self.left < 0:
-                raise _TooLargeError
-        return func(*args, **kwargs)
-
-
-_outlines: dict[tuple[str, int], nn.Module] = {}
-_larger_than: dict[tuple[str, int], float] = {}
-
-
-def outline(arch: str, joints: int, most: float = math.inf) -> nn.Module:
-    """The network on the meta device, where it takes no memory.
-
-    Args:
-        arch: a name that `build` knows.
-        joints: how many joints it predicts.
-        most: building stops at so many arrays: most networks are recognised as another one long before their end.
-
-    Raises:
-        _TooLargeError: the network has more than `most` arrays.
-    """
-    from posezoo.models.build import build
-
-    if (arch, joints) not in _outlines:
-        if most <= _larger_than.get((arch, joints), -1):
-            raise _TooLargeError
-        try:
-            with torch.device("meta"), _Outlining(most):
-                _outlines[arch, joints] = build(arch, joints)
-        except _TooLargeError:
-            _larger_than[arch, joints] = most
-            raise
-    return _outlines[arch, joints]
-
-
 def fitting(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
     """Every (architecture, joints) that takes just these arrays; joints is 0 for a detector."""
-    from posezoo.models.build import ARCHS
+    from posezoo.models.build import ARCHS, outline
     from posezoo.models.darknet import ARCHS as DARKNETS
 
     arrays, layout = checkpoint.arrays, checkpoint.layout
@@ -287,10 +226,7 @@ def fitting(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
         return
     count = sum(not key.endswith(_COUNTER) for key in arrays)
     for arch in ARCHS:
-        try:
-            model = outline(arch, 17, most=count)
-        except _TooLargeError:
-            continue
+        model = outline(arch, 17)
         state = model.state_dict()
         wanted = {key for key in state if not key.endswith(_COUNTER)}
         if len(wanted) != count:

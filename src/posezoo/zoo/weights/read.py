@@ -1,9 +1,10 @@
-"""Any weights file to {key: tensor}. What a file is shows in its first bytes; no code in a file is ever run."""
+"""Any weights file to {key: tensor}; no code in a file is ever run."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from posezoo.errors import PosezooError, require
+from posezoo.zoo.kinds import kind_of
 from posezoo.zoo.weights import darknet, inert, mxnet
 
 KNOWN = ".params (MXNet), .pth, .pth.tar or .pt (PyTorch), .safetensors, .weights (darknet)"
@@ -35,20 +37,17 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         PosezooError: the file is missing, damaged, or of no known kind.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as err:
-        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
-    if head[:8] == mxnet.MAGIC:
+    kind = kind_of(path)
+    if kind == "mxnet":
         return {key: torch.from_numpy(array) for key, array in mxnet.read_params(path).items()}
-    if head[8:9] == b"{":
+    if kind == "safetensors":
         return _read_safetensors(path)
-    if head[:1] == b"\x80" or head[:2] == b"PK":
+    if kind == "torch":
         return _read_torch(path)
-    if path.suffix.lower() == darknet.SUFFIX:
+    if kind == "darknet":
         return {darknet.NUMBERS: darknet.read_numbers(path)}
-    raise PosezooError(f"{path} is no weights file: expected {KNOWN}")
+    what = "a web page" if kind == "page" else "no weights file" if path.stat().st_size else "empty"
+    raise PosezooError(f"{path} is {what}: expected {KNOWN}")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -76,7 +75,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except PosezooError:
         raise
     except Exception as err:  # a damaged file can fail anywhere inside the unpickler, in any way
-        reason = (str(err).strip() or "cut short").splitlines()[0]
+        reason = re.split(r"\.\s|\n", str(err).strip())[0] or "cut short"  # PyTorch's advice fills a screen
         raise PosezooError(f"{path} is not a whole PyTorch checkpoint: {reason}") from None
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     if not tensors or not all(isinstance(key, str) for key in tensors):
