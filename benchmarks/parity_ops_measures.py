@@ -33,8 +33,7 @@ from posezoo.data.mpii import crop_center_scale
 from posezoo.data.readers import read_dataset
 from posezoo.evaluate import evaluate_predictions
 from posezoo.evaluate.pck import auc, epe, nme, pck_accuracy, pose_pck_accuracy
-from posezoo.train.pose import PoseTask
-from posezoo.train.recipe import DataPart, InputPart, ModelPart, Recipe, Source, TargetPart
+from posezoo.train.losses import heatmap_mse, heatmap_ohkm
 
 JUDGE = "evaluate.evaluate_predictions"
 
@@ -156,54 +155,30 @@ def pck_result(what: str, ours: str, got: tuple[Doubles, float, int], wanted: li
 
 
 def hrnet_loss_accuracy(fixture: Fixture, fill: ModuleType) -> list[Result]:
-    """The weighted loss and the accuracy. Nothing here is without weights or for the hardest joints alone."""
+    """The losses, of all joints, of the labelled and of the hardest, and the accuracy."""
     text, key = re.findall(r"make_\w+\([^()]*\)|\d+x\d+_s\d+", fixture["note"])[::-1]
     maps, (height, width, sigma) = make(text, fill), (int(n) for n in re.findall(r"\d+", key))
     truth = json.loads((folder_of(fill) / "ops" / "hrnet_generate_target.json").read_text())
     # one person, and the same one with the joints the other way round
     crop_xy, visible = (np.stack([part, part[::-1]]) for part in labels(truth))
     targets, weights = HeatmapCodec(sigma=float(sigma)).encode(crop_xy, visible, (width, height))
-    loss = training_loss(maps, crop_xy, visible, (width, height), sigma)
-    # theirs is half the error, over all joints; ours a thousand times it, over the labelled ones
-    halves = loss / 1000 * weights.sum() / (2 * weights.size)
-    error = distance(halves, fixture["mse_weighted"]) / fixture["mse_weighted"]
+    given = torch.from_numpy(maps), torch.from_numpy(targets)
+    labelled = torch.from_numpy(weights)
+    losses = {
+        "mse": heatmap_mse(*given, torch.ones_like(labelled)),
+        "mse_weighted": heatmap_mse(*given, labelled),
+        "ohkm_weighted": heatmap_ohkm(*given, labelled),
+    }
     rolled = fixture["accuracy_rolled"]
     moved = [[np.roll(m, j % 5 * (1 + b), axis=1) for j, m in enumerate(person)] for b, person in enumerate(targets)]
     return [
-        Result("loss", "train.pose.PoseTask.loss", error, TOLERANCE),
+        *(
+            Result(name, "train.losses", distance(loss.item(), fixture[name]) / fixture[name], TOLERANCE)
+            for name, loss in losses.items()
+        ),
         *accuracy("accuracy", maps, targets, fixture["accuracy"]),
         *accuracy("accuracy, rolled", np.array(moved), targets, [rolled[k] for k in ("acc", "avg_acc", "cnt", "pred")]),
     ]
-
-
-def training_loss(maps: NDArray, crop_xy: Doubles, visible: Doubles, size_wh: tuple[int, int], sigma: float) -> float:
-    """The loss of a network that gives `maps`, all joints weighing the same."""
-    people, joints = visible.shape
-    person = {"id": 1, "image_id": 1, "bbox": [0, 0, 9, 9], "keypoints": [1, 1, 2] * joints, "num_keypoints": joints}
-    picture = {"id": 1, "file_name": "none.jpg", "width": 9, "height": 9}
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "people.json"
-        file.write_text(json.dumps({"images": [picture], "annotations": [person]}))
-        recipe = Recipe(
-            name="loss",
-            model=ModelPart(arch="none"),
-            data=DataPart(train=Source(annotations=file, images=file.parent)),
-            input=InputPart(size_wh=size_wh),
-            target=TargetPart(sigma=sigma),
-        )
-        task = PoseTask(recipe)
-    task.joint_weights = torch.ones(joints)
-
-    class Given(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.from_numpy(maps)
-
-    batch = {
-        "crop": torch.zeros(people, 3, size_wh[1], size_wh[0], dtype=torch.uint8),
-        "crop_xy": torch.from_numpy(crop_xy).float(),
-        "weights": torch.from_numpy(visible).float(),
-    }
-    return task.loss(Given(), batch)[0].item()
 
 
 def accuracy(what: str, maps: NDArray, targets: NDArray, wanted: list[Any]) -> list[Result]:

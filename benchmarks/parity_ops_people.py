@@ -21,7 +21,7 @@ from parity_ops_read import (
 )
 
 from posezoo.crop import box_to_center_scale
-from posezoo.data.augment import Augment, mirror, view
+from posezoo.data.augment import HALF_BODY_SCALE, half_body, mirror
 from posezoo.detect.embedded import box_nms
 from posezoo.skeletons import get_skeleton
 from posezoo.suppress import PARAMETRIC_NMS, oks, oks_nms, parametric_nms, rescore, soft_oks_nms
@@ -124,11 +124,7 @@ def alphapose_pose_nms(fixture: Fixture, fill: ModuleType) -> list[Result]:
 
 
 def hrnet_augment(fixture: Fixture, fill: ModuleType) -> list[Result]:
-    """Mirrored labels, and how large a half of a body is, before the crop's margin.
-
-    The rest is another rule here: its centre is the middle of the half, where the peer has the mean of the joints, and
-    the crop has the margin of every crop, where the peer's has none.
-    """
+    """Mirrored labels, and the region around half a body: its middle, and its size without the crop's margin."""
     joints, visible = array(fixture["joints"])[:, :2], array(fixture["vis"])[:, 0]
     skeleton = get_skeleton("coco17")
     width = int(re.findall(r"width (\d+)", fixture["function"])[0])
@@ -137,19 +133,17 @@ def hrnet_augment(fixture: Fixture, fill: ModuleType) -> list[Result]:
     _, xy, weights = mirror(picture, *labels, skeleton)
     shown = weights > 0  # it sets the others to 0
     wanted = array(fixture["flip_joints"])[:, :2]
-    halves = Augment(half_body=1, half_body_joints=2, scale=0, rotation=0, flip=0)
-    # enough draws to have either half; a point as the person's box, whose size does not matter then
-    draws = [
-        view(np.random.default_rng(seed), halves, np.zeros(4, np.float32), *labels, skeleton) for seed in range(32)
-    ]
-    boxes = np.unique([box for box, _, _ in draws], axis=0)
-    either = box_to_center_scale(boxes, MAP_SIZE_WH, 1.0)[1]
-    regions = [array(case["result"][1]) * PIXEL_STD for case in fixture["half_body"]]
-    sizes = [either[np.abs(either - region).max(axis=1).argmin()] for region in regions]
+    found, regions = [], []
+    for case in fixture["half_body"]:
+        half = half_body(np.random.RandomState(case["np_seed"]), *labels, skeleton)
+        assert half is not None
+        box = np.concatenate([half[0] - half[1] / 2, half[0] + half[1] / 2])
+        found.append(np.hstack(box_to_center_scale(box, MAP_SIZE_WH, HALF_BODY_SCALE))[0])
+        regions.append(np.concatenate([array(case["result"][0]), array(case["result"][1]) * PIXEL_STD]))
     return [
         place_result("mirrored joints", "augment.mirror", xy[shown], wanted[shown]),
         number_result("mirrored visibility", "augment.mirror", weights, array(fixture["flip_vis"])[:, 0]),
-        place_result("halves of bodies, size", "augment.view", sizes, regions),
+        place_result("halves of bodies, middle and size", "augment.half_body", np.array(found), np.array(regions)),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,39 @@ def test_what_fits_nothing_is_not_converted(tmp_path: Path) -> None:
         convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
     with pytest.raises(PosezooError, match="No such file"):
         convert(tmp_path / "absent.pth", tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("fixture", "change", "message"),
+    [
+        (
+            "mmpose/res50_crowdpose_256x192",
+            lambda state: state.pop("backbone.layer1.2.bn1.bias"),
+            r"MMPose 0.x names\) does not fit any network; nearest is simple_pose_resnet50_v1b with 14 joints: "
+            r"1 missing \(backbone.layer1.2.bn1.bias\)$",
+        ),
+        (
+            "hourglass/pytorch_pose_hg_s2_b1",
+            lambda state: state.update({"extra.weight": torch.zeros(3)}),
+            r"nearest is hourglass_s2 with 16 joints: 1 unexpected \(extra.weight\)$",
+        ),
+    ],
+    ids=["one too few", "one too many"],
+)
+def test_what_all_but_fits_is_told_what_it_lacks(
+    fixture: str, change: Any, message: str, parity: Path, tmp_path: Path
+) -> None:
+    state = peer_state(parity, fixture)
+    change(state)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(PosezooError, match=message):
+        convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
+
+
+def test_darknets_numbers_that_are_too_few(tmp_path: Path) -> None:
+    (tmp_path / "a.weights").write_bytes(struct.pack("<3iq", 0, 2, 0, 0) + bytes(4_000))
+    with pytest.raises(PosezooError, match=r"nearest is yolov3: it has 1000 numbers where the network takes 62001757"):
+        convert(tmp_path / "a.weights", tmp_path / "b.safetensors")
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`posezoo evaluate` and `posezoo data`: how good, and on what."""
+"""`posezoo evaluate` and `posezoo data`: how good, on what, and what training sees of it."""
 
 from __future__ import annotations
 
@@ -147,3 +147,33 @@ def list_command(as_json: AsJson = False) -> None:
         return
     rows = [[d.name, d.title, d.skeleton, d.licence] for d in entries]
     print_table(["dataset", "title", "keypoints", "licence"], rows)
+
+
+@data_app.command("preview")
+@guard
+def preview_command(
+    source: Annotated[str, typer.Argument(metavar="RECIPE|DATASET", help="What is to be trained, or a dataset.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to replace.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="The folder of the data; of a recipe: instead of its own.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write.")] = Path("preview.png"),
+    split: Annotated[str | None, typer.Option(help="Of a dataset: only this split.")] = None,
+    people: Annotated[int, typer.Option(min=1, help="How many samples.")] = 12,
+    seed: Annotated[int | None, typer.Option(help="Of the samples; default: a recipe's own.")] = None,
+) -> None:
+    """Draw what a network would be shown: augmented crops, with their joints and targets.
+
+    Example:  posezoo data preview mmpose_res50_coco_256x192 --root datasets -o preview.png
+    """
+    from posezoo.data.catalog import list_datasets
+    from posezoo.train.preview import preview, preview_dataset
+
+    if source in list_datasets():
+        written = preview_dataset(source, root or Path(), output, split, people, seed or 0)
+    else:
+        from posezoo.train.recipe import load_recipe
+
+        given = [*(overrides or ()), *([f"data.root={root}"] if root else [])]
+        written = preview(load_recipe(source, given), output, people, seed)
+    typer.echo(f"-> {written}")

@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from posezoo.terminal import guard
+from posezoo.errors import PosezooError
+from posezoo.terminal import AsJson, guard, print_json, print_table
 
 
 @guard
 def train_command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train, on what, and how.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A row or file of recipes/, a .toml file, or a model of the zoo."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to replace.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    list_rows: Annotated[
+        bool, typer.Option("--list", help="List the recipes; with RECIPE, those with this text in them.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a network by a recipe.
 
     Needs the extra: pip install 'posezoo[train]'
 
-    Example:  posezoo train recipes/embedded_pose.toml schedule.epochs=3
+    Example:  posezoo train mmpose_res50_coco_256x192 data.root=datasets optimiser.batch_size=64
     """
-    from posezoo.train import run
+    if list_rows:
+        _print_rows(recipe, as_json)
+        return
+    if recipe is None:
+        raise PosezooError("which recipe? posezoo train --list shows them all; a .toml file of your own does, too")
+    if "=" in recipe:
+        raise PosezooError(f"'{recipe}' is an override: the recipe comes first, such as mmpose_res50_coco_256x192")
+    if not dry_run:
+        if as_json:
+            raise PosezooError("--json is for --dry-run and --list")
+        from posezoo.train import run
 
-    run(recipe, tuple(overrides or ()), resume=resume, dry_run=dry_run)
+        run(recipe, tuple(overrides or ()), resume=resume)
+        return
+    from posezoo.train.plan import as_json as plan_as_json
+    from posezoo.train.plan import as_text
+    from posezoo.train.rows import resolve
+
+    resolved = resolve(recipe, tuple(overrides or ()))
+    if as_json:
+        print_json(plan_as_json(resolved))
+    else:
+        typer.echo(as_text(resolved))
+
+
+def _print_rows(text: str | None, as_json: bool) -> None:
+    from posezoo.train.plan import row_dict, row_table, select_rows
+
+    rows = select_rows(text)
+    if not rows:
+        raise PosezooError(f"no recipe has '{text}' in its name, file, model or dataset")
+    if as_json:
+        print_json([row_dict(row) for row in rows])
+        return
+    print_table(*row_table(rows))
+    typer.echo(f"{len(rows)} {'recipe' if len(rows) == 1 else 'recipes'}; batch is samples a step, over all devices.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from posezoo.errors import PosezooError
 from posezoo.evaluate.oks import box_ap
 from posezoo.media.images import read_image
 from posezoo.skeletons import get_skeleton
-from posezoo.train.recipe import Recipe
+from posezoo.train.recipe import Recipe, Source
 
 _MOST_PEOPLE = 64  # boxes a canvas can hold; the rest of the array is empty
 _SIZES = {8: (0.0, 80.0), 16: (56.0, 176.0), 32: (128.0, 1e9)}  # longer side of the boxes each stride learns, pixels
@@ -64,10 +66,10 @@ class DetectTask:
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
         data = recipe.data
-        source = data.train
-        people = read_people(data.root / source.annotations, data.root / source.images, get_skeleton(data.skeleton))
+        annotations, images = _files(data.train, data.root)
+        people = read_people(annotations, images, get_skeleton(data.skeleton))
         if not len(people):
-            raise PosezooError(f"{source.annotations}: nobody has a box")
+            raise PosezooError(f"{annotations}: nobody has a box")
         self.dataset = Canvases(people, recipe)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -98,22 +100,30 @@ class DetectTask:
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Box average precision and recall on the validation photographs where everybody is boxed."""
-        source, root = self.recipe.data.validate_on, self.recipe.data.root
+        source = self.recipe.data.validate_on
         if source is None:
             return {}
-        truth = read_json(root / source.annotations)
+        annotations, images = _files((source,), self.recipe.data.root)
+        truth = read_json(annotations)
         truth["images"] = [i for i in truth["images"] if i.get("complete_person_boxes", True)]
         kept = {i["id"] for i in truth["images"]}
         truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in kept]
         settings = Settings(long_side=self.recipe.mosaic.canvas, score=0.05)
         results: list[dict[str, Any]] = []
         for picture in truth["images"]:
-            image = read_image(root / source.images / picture["file_name"])
+            image = read_image(images / picture["file_name"])
             x = torch.from_numpy(network_input(image, settings.long_side)).to(device)
             scores, boxes = (out[0].cpu().numpy() for out in model(x))
             for box, score in _pairs(select(scores, boxes, image.shape, settings)):
                 results.append({"image_id": picture["id"], "category_id": 1, "bbox": box, "score": score})
         return box_ap(truth, results)
+
+
+def _files(sources: Sequence[Source], root: Path) -> tuple[Path, Path]:
+    """The annotation file and the folder of pictures of the one source there may be."""
+    if len(sources) != 1 or sources[0].annotations is None or sources[0].images is None:
+        raise PosezooError("a detector learns from one source, a COCO-style file: give its annotations and images")
+    return root / sources[0].annotations, root / sources[0].images
 
 
 def _pairs(found: Any) -> list[tuple[list[float], float]]:

@@ -1,161 +1,127 @@
-"""The training loop: accelerate for devices and precision, everything else in plain sight.
+"""The training loop: accelerate for devices and processes, everything else in plain sight.
 
-A run's folder holds `recipe.json`, `log.csv`, TensorBoard events, `last.pt` (all that a run needs to go on) and
-`best.safetensors` (the averaged weights that validated best).
+A run's folder holds `recipe.json`, `log.csv`, TensorBoard events, `last.pt` (all that a run needs to go on), the
+weights that validated best (`best.safetensors`, `best-1.safetensors` and so on), and at the end `card.md`.
+
+Several GPUs or nodes: `accelerate launch -m posezoo train ...` or `torchrun --nproc-per-node N -m posezoo train ...`.
 """
 
 from __future__ import annotations
 
-import csv
+import datetime
 import math
+import os
+import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
-import numpy as np
+import cv2
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import gather_object
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
 from posezoo.errors import PosezooError
 from posezoo.files import atomic_path, write_atomic
-from posezoo.models.build import build
-from posezoo.models.mobile_fpn import FoldedMobileNetV2, init_backbone
+from posezoo.train import checkpoint
+from posezoo.train.card import NOBODY, write_card
+from posezoo.train.log import Log, Meter, duration, short
+from posezoo.train.network import make_model, norms
+from posezoo.train.optimise import Learner, Outcome
+from posezoo.train.order import Batch, Order, Rows, Share, make_loader
 from posezoo.train.recipe import Recipe
 
-
-class Rows(Protocol):
-    """A dataset whose samples follow from the epoch and the row."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]: ...
+_MOST_SHOWN = 4  # figures of a validation in its line
+_SLOW_DATA = 0.1  # share of the time without data above which the log says what to do
+_PATIENCE = datetime.timedelta(hours=2)  # of the other processes while the first one validates
 
 
 class Task(Protocol):
-    """What one kind of network learns."""
+    """What one kind of network learns.
+
+    A task may also have:
+
+    * `order_weights` (rows,): how often each row is drawn, see `Order`;
+    * `notes`: lines for the log and the card;
+    * `metric_larger_is_better`: False for a metric that is an error.
+    """
 
     metric: str  # the figure of `validate` that tells which weights are best
     joints: int  # channels of the network's head
 
     @property
     def dataset(self) -> Rows:
-        """What it learns from, by (epoch, row)."""
+        """What it learns from, by (round, row)."""
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one batch, and figures to show."""
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+        """The mean loss of the samples of one pass, and figures to show.
+
+        Figures that are tensors make nobody wait for the device until they are shown; floats do at once.
+        """
 
     def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Figures on the validation source; empty without one."""
 
 
-class Order:
-    """Batches of (epoch, row): each epoch a permutation that follows from the seed alone, so that a run can resume."""
-
-    def __init__(self, rows: int, batch_size: int, samples: int | None, seed: int):
-        self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
-        self.samples = samples or rows
-        self.epoch, self.skip = 0, 0
-
-    def __len__(self) -> int:
-        return max(1, self.samples // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        rounds = math.ceil(len(self) * self.batch_size / self.rows)
-        order = np.concatenate([rng.permutation(self.rows) for _ in range(rounds)])
-        for step in range(self.skip, len(self)):
-            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(self.epoch, int(row)) for row in rows]
-
-
-def learning_rate(recipe: Recipe, step: int, total: int) -> float:
-    """The share of the recipe's rate at `step` of `total`: linear warm-up, then cosine or steps."""
-    plan = recipe.schedule
-    if step < plan.warmup_steps:
-        return (step + 1) / plan.warmup_steps
-    progress = (step - plan.warmup_steps) / max(1, total - plan.warmup_steps)
-    if plan.kind == "step":
-        return plan.factor ** sum(progress >= share for share in plan.milestones)
-    least = plan.factor**2
-    return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def make_model(recipe: Recipe, joints: int) -> nn.Module:
-    """The recipe's network with what it starts from."""
-    model = build(recipe.model.arch, joints)
-    if recipe.model.backbone is not None:
-        path = recipe.data.root / recipe.model.backbone
-        try:
-            with np.load(path) as arrays:
-                init_backbone(_backbone(model), dict(arrays))
-        except (OSError, ValueError) as err:
-            raise PosezooError(f"cannot read backbone weights {path}: {err}") from None
-    if recipe.model.weights is not None:
-        from posezoo.zoo.weights import load_weights
-
-        load_weights(model, recipe.model.weights)
-    if recipe.model.freeze >= 0:
-        _backbone(model).freeze(recipe.model.freeze)
-    return model
-
-
-def _backbone(model: nn.Module) -> FoldedMobileNetV2:
-    """The backbone that `model.backbone` and `model.freeze` of a recipe speak of."""
-    found = getattr(model, "backbone", None)
-    if not isinstance(found, FoldedMobileNetV2):
-        raise PosezooError("model.backbone and model.freeze are for networks on a folded MobileNetV2 (mobile_pose_fpn)")
-    return found
-
-
-def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """Two rates (backbone, rest) and no decay on biases and norms."""
-    given = recipe.optimiser
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rate = given.lr * (given.backbone_lr if name.startswith("backbone.") else 1.0)
-            decay = given.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    options = [{"params": p, "lr": lr, "peak": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
-    return (torch.optim.AdamW if given.name == "adamw" else torch.optim.Adam)(options)
-
-
-def make_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """Averaged weights whose decay warms up, so that the start is soon forgotten."""
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        now = min(decay, (1 + int(count)) / (10 + int(count)))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value.to(mean.dtype), 1 - now)
-            else:  # counters of BatchNorm
-                mean.copy_(value)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-
-
 def train(recipe: Recipe, resume: bool = False) -> Path:
     """Run a recipe to its end, or on from its last checkpoint.
+
+    Ctrl-C (or SIGTERM) ends it after the step at hand, with a checkpoint; a second one ends it at once.
 
     Returns:
         The run's folder.
 
     Raises:
-        PosezooError: data or checkpoint that cannot be used, or a loss that is not a number.
+        PosezooError: data or checkpoint that cannot be used, a loss that is not a number, or no memory.
     """
+    last = recipe.run.folder / checkpoint.FILE
+    if resume and not last.exists():
+        raise PosezooError(f"nothing to resume: {last} does not exist")
+    if not resume and last.exists():
+        raise PosezooError(f"{last.parent} already holds a run: add --resume, or choose another run.folder")
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)
-    return _Run(recipe, resume).go()
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # OpenCV's threads do not survive the fork of a worker, which would wait for them for ever
+    try:
+        with Interrupts() as interrupts:
+            return _Run(recipe, resume, interrupts).go()
+    finally:
+        cv2.setNumThreads(threads)
 
 
-def _make_task(recipe: Recipe) -> Task:
+class Interrupts:
+    """Ctrl-C and SIGTERM as a wish that the loop may see to; a second one is an exception as usual."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+        os.write(2, b"\nstopping after this step, with a checkpoint; once more to stop at once\n")
+
+
+def make_task(recipe: Recipe) -> Task:
+    """The task that the recipe names, with its data read."""
     if recipe.task == "detect":
         from posezoo.train.detect import DetectTask
 
@@ -168,212 +134,239 @@ def _make_task(recipe: Recipe) -> Task:
 class _Run:
     """One run: its parts, its position, its files."""
 
-    def __init__(self, recipe: Recipe, resume: bool):
-        self.recipe, self.folder = recipe, recipe.run.folder
-        self.task = _make_task(recipe)
-        self.accelerator = Accelerator(mixed_precision=recipe.run.precision, cpu=recipe.run.device == "cpu")
+    def __init__(self, recipe: Recipe, resume: bool, interrupts: Interrupts):
+        self.recipe, self.folder, self.interrupts = recipe, recipe.run.folder, interrupts
+        patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+        self.accelerator = Accelerator(cpu=recipe.run.device == "cpu", mixed_precision="no", kwargs_handlers=[patience])
+        self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
+        self.task = make_task(recipe)
+        self.samples = len(self.task.dataset)
+        given, plan = recipe.optimiser, recipe.schedule
+        weights = getattr(self.task, "order_weights", None)
+        self.order = Order(self.samples, given.batch_size, plan.samples_per_epoch, recipe.run.seed, weights)
+        self.total = self.order.steps * plan.epochs
         model = make_model(recipe, self.task.joints)
-        if recipe.run.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        world = self.accelerator.num_processes
-        if recipe.optimiser.batch_size % world:
-            raise PosezooError(f"optimiser.batch_size {recipe.optimiser.batch_size} does not divide by {world} devices")
-        given = recipe.optimiser
-        self.order = Order(len(self.task.dataset), given.batch_size, recipe.schedule.samples_per_epoch, recipe.run.seed)  # type: ignore[arg-type]
-        share = _Share(self.order, self.accelerator.process_index, world)
-        workers = recipe.run.workers
-        self.loader: DataLoader[dict[str, Tensor]] = DataLoader(
-            self.task.dataset,  # type: ignore[arg-type]
-            batch_sampler=share,  # type: ignore[arg-type]
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
+        self.learner = Learner(recipe, self.task, model, self.accelerator, self.total)
+        self.best = checkpoint.Best(
+            self.folder, recipe.run.keep_best, getattr(self.task, "metric_larger_is_better", True)
         )
-        optimiser = make_optimiser(recipe, model)
-        self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
-        plain = self.accelerator.unwrap_model(self.model)
-        self.ema = make_ema(plain, given.ema) if given.ema else None
-        self.step, self.best = 0, -math.inf
-        self.total = len(self.order) * recipe.schedule.epochs
+        self.step = self.validated = 0  # steps and epochs that are behind us
+        self.seconds, self.sittings = 0.0, 0  # of the sittings before this one
+        self.started, self.validation_s = time.perf_counter(), 0.0
+        self.latest: dict[str, float] = {}  # what was logged last
+        self.told_of_waiting = False
+        if self.rank:  # the network is the same everywhere; what is drawn from now on is not
+            torch.manual_seed(recipe.run.seed + self.rank)
         if resume:
             self._load()
-        elif (self.folder / "last.pt").exists():
-            raise PosezooError(f"{self.folder} already holds a run: add --resume, or choose another run.folder")
-        self.log = _Log(self.folder, self.accelerator.is_main_process)
+        self.meter = Meter(self.order.batch_size)
+        share = Share(self.order, self.step, self.total, given.accumulate, self.rank, self.accelerator.num_processes)
+        self.loader = make_loader(self.task.dataset, share, recipe.run.workers, self.accelerator.device)
+        self.log = Log(self.folder, self.main, self._holds if resume else None)
+
+    def _holds(self, step: int, phase: str) -> bool:
+        """Whether a line of the log is of what the checkpoint has behind it."""
+        return step <= (self.validated * self.order.steps if phase == "validate" else self.step)
 
     def go(self) -> Path:
         """Every epoch that is left."""
-        if self.accelerator.is_main_process:
-            write_atomic(self.folder / "recipe.json", self.recipe.model_dump_json(indent=2))
+        if self.main:
+            write_atomic(self.folder / checkpoint.RECIPE, self.recipe.model_dump_json(indent=2, by_alias=True))
+        for line in self._opening():
+            self.accelerator.print(line)
+        if self.accelerator.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not self.accelerator.is_main_process) as progress:
-            bar = progress.add_task(self.recipe.name, total=self.total, completed=self.step)
-            try:
-                for epoch in range(self.step // len(self.order), self.recipe.schedule.epochs):
-                    self._epoch(epoch, progress, bar)
-                    self._validate(epoch)
-                    self._save()
-            except KeyboardInterrupt:
+        with Progress(*columns, console=console, disable=not (self.main and console.is_terminal)) as self.progress:
+            self.bar = self.progress.add_task(self.recipe.name, total=self.total, completed=self.step)
+            passes = self._passes()
+            for epoch in range(self.validated, self.recipe.schedule.epochs):
+                self._epoch(epoch, passes)
+                self._validate(epoch)
                 self._save()
-                raise
+        self.log.close()
+        if self.main:
+            card = write_card(self.folder, self.recipe, self.task, self._story())
+            self.accelerator.print(f"{self.recipe.name}: done in {duration(self._elapsed())}, see {card}")
         return self.folder
 
-    def _epoch(self, epoch: int, progress: Progress, bar: Any) -> None:
-        self.order.epoch, self.order.skip = epoch, self.step - epoch * len(self.order)
-        self.model.train()
-        if self.recipe.model.keep_norm:
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        started, seen = time.perf_counter(), 0
-        for batch in self._batches():
-            batch = {key: value.to(self.accelerator.device, non_blocking=True) for key, value in batch.items()}
-            loss, figures = self._update(batch)
+    def _opening(self) -> list[str]:
+        """What is about to happen, and what of it one might not expect."""
+        recipe, order, learner = self.recipe, self.order, self.learner
+        given, devices = recipe.optimiser, self.accelerator.num_processes
+        precision = {"no": "float32"}.get(recipe.run.precision, recipe.run.precision)
+        size = sum(p.numel() for p in learner.plain.parameters()) / 1e6
+        share = order.batch_size // (devices * given.accumulate)
+        where = f"{devices} x {self.accelerator.device.type}"
+        lines = [
+            f"{recipe.name}: {recipe.model.arch}, {size:.1f} M weights, {precision} on {where}",
+            f"{self.samples} samples; {recipe.schedule.epochs} epochs of {order.steps} steps of {order.batch_size}",
+        ]
+        if given.lr_batch_size not in (None, given.batch_size):
+            scaled = f"learning rate {given.rate:g} for {given.batch_size} samples a step"
+            lines.append(f"{scaled}, in proportion to {given.lr:g} for {given.lr_batch_size}")
+        if share < order.batch_size:
+            lines.append(f"a step is {devices} devices x {given.accumulate} passes of {share} samples")
+            if norms(learner.plain) and not (recipe.run.sync_batchnorm or recipe.model.keep_norm):
+                lines.append(f"BatchNorm takes its statistics from {share} samples, not from the whole step")
+        if self.step:
+            lines.append(f"going on from step {self.step} of {self.total}")
+        return [*lines, *getattr(self.task, "notes", ())]
+
+    def _epoch(self, epoch: int, passes: Iterator[list[Batch]]) -> None:
+        """The steps that are left of an epoch."""
+        self.learner.train_mode()
+        while self.step < (epoch + 1) * self.order.steps:
+            with self.meter.waiting():
+                parts = next(passes)
+            outcome = self.learner.step(parts, self.step, lambda: self.interrupts.wanted)
             self.step += 1
-            seen += self.order.batch_size
+            loss, stop = outcome.shared.tolist()  # waits for the device
+            if not math.isfinite(loss):
+                self._give_up(outcome, loss)
+            self.meter.step()
             if self.step % self.recipe.run.log_every == 0:
-                speed = seen / (time.perf_counter() - started)
-                shown = {"loss": loss, **figures, "images_per_s": speed, "lr": self.optimiser.param_groups[-1]["lr"]}
-                self.log.write(self.step, "train", shown)
-                told = "  ".join(f"{k} {v:.3g}" for k, v in shown.items())
-                progress.update(bar, description=f"{self.recipe.name} epoch {epoch + 1}  {told}")
-                started, seen = time.perf_counter(), 0
-            progress.update(bar, completed=self.step)
-            # the epoch's last step is saved once it is validated: a run broken off between the two must not miss that
-            if self.step % self.recipe.run.save_every == 0 and self.step % len(self.order):
+                self._tell(loss, outcome)
+            self.progress.update(self.bar, completed=self.step)
+            if stop or self.step % self.recipe.run.save_every == 0:
                 self._save()
+            if stop:
+                self.accelerator.print(f"step {self.step} of {self.total} is in {self.folder}: go on with --resume")
+                raise KeyboardInterrupt
 
-    def _batches(self) -> Iterator[dict[str, Tensor]]:
-        """The loader's batches; a worker's complaint is passed on without the traceback that torch wraps it in."""
+    def _passes(self) -> Iterator[list[Batch]]:
+        """Each step's samples, in passes, on the device."""
+        batches, device = iter(self.loader), self.accelerator.device
         try:
-            yield from self.loader
-        except PosezooError as err:
-            raise PosezooError(
-                str(err).strip().splitlines()[-1].removeprefix("posezoo.errors.PosezooError: ")
-            ) from None
+            while True:
+                parts = [next(batches) for _ in range(self.recipe.optimiser.accumulate)]
+                yield [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
+        except PosezooError as err:  # a worker's comes in the traceback that torch wraps it in
+            told = str(err).strip().splitlines()[-1].removeprefix("posezoo.errors.PosezooError: ")
+            raise PosezooError(told) from None
+        except RuntimeError as err:
+            if "DataLoader worker" not in str(err):
+                raise
+            advice = "Where memory is short: fewer run.workers, or more shared memory (docker run --shm-size)"
+            raise PosezooError(f"{checkpoint.first_line(err)} {advice}") from None
 
-    def _update(self, batch: dict[str, Tensor]) -> tuple[float, dict[str, float]]:
-        """One step of the optimiser."""
-        rate = learning_rate(self.recipe, self.step, self.total)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * rate
-        with self.accelerator.autocast():
-            loss, figures = self.task.loss(self.model, batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            with atomic_path(self.folder / "bad_batch.pt") as path:
-                torch.save(batch, path)
-            raise PosezooError(
-                f"the loss is {value} at step {self.step}; the batch is in {self.folder / 'bad_batch.pt'}. "
-                "Lower optimiser.lr, or set optimiser.clip"
-            )
-        self.optimiser.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        if self.recipe.optimiser.clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.clip)
-        self.optimiser.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.accelerator.unwrap_model(self.model))
-        return value, figures
+    def _give_up(self, outcome: Outcome, loss: float) -> None:
+        """Keep the samples of a loss that is not a number, and end."""
+        path = self.folder / (f"bad_batch.{self.rank}.pt" if self.rank else "bad_batch.pt")
+        part = outcome.bad_part()
+        if part is not None:
+            with atomic_path(path) as temporary:
+                torch.save(part, temporary)
+        where = f"the batch is in {path}" if part is not None else "the batch is another process's"
+        raise PosezooError(
+            f"the loss is {loss} at step {self.step - 1}; {where}. Lower optimiser.lr, or set optimiser.clip"
+        )
+
+    def _tell(self, loss: float, outcome: Outcome) -> None:
+        """Log the steps since the last time."""
+        speed = self.meter.figures(self.total - self.step)
+        speed["eta_s"] += self.validation_s * (self.recipe.schedule.epochs - self.validated)
+        figures = {name: float(value) for name, value in outcome.figures.items()}
+        shown = {"loss": loss, **figures, **speed, "lr": self.learner.optimiser.param_groups[-1]["lr"]}
+        self.log.write(self.step, "train", shown)
+        self.latest = shown
+        told = short({name: value for name, value in shown.items() if name != "eta_s"})
+        self.progress.update(self.bar, description=f"{self.recipe.name} epoch {self.validated + 1}  {told}")
 
     def _validate(self, epoch: int) -> None:
-        plain = self.accelerator.unwrap_model(self.model)
-        if self.accelerator.is_main_process:
-            judged = self.ema.module if self.ema is not None else plain
-            judged.eval()
-            figures = self.task.validate(judged, self.accelerator.device)
-            self.log.write(self.step, "validate", figures)
-            if figures:
-                told = "  ".join(f"{k} {v:.3f}" for k, v in figures.items())
-                self.accelerator.print(f"{self.recipe.name} epoch {epoch + 1}: {told}")
-            score = figures.get(self.task.metric, float(epoch))
-            if score > self.best:
-                self.best = score
-                save_weights(
-                    judged, self.folder / "best.safetensors", {"recipe": self.recipe.name, "epoch": str(epoch + 1)}
-                )
-        self.accelerator.wait_for_everyone()
+        """Judge the weights by the task's own metric, and keep them if they are among the best."""
+        began = time.perf_counter()
+        with self.meter.paused():
+            if self.main:
+                self._judge(epoch)
+            self.accelerator.wait_for_everyone()
+        self.validated, self.validation_s = epoch + 1, time.perf_counter() - began
+
+    def _judge(self, epoch: int) -> None:
+        recipe, metric = self.recipe, self.task.metric
+        judged = self.learner.judged()
+        figures = self.task.validate(judged, self.accelerator.device)
+        self.log.write(self.step, "validate", figures)
+        facts = checkpoint.facts_of(recipe)
+        if metric in figures:
+            facts["score"] = f"{metric} {figures[metric]:.6g}"
+        # without a metric the newest weights are taken as the best
+        newest = float(epoch) * self.best.sign
+        best = self.best.offer(judged, figures.get(metric, newest), epoch + 1, facts)
+        shown = {metric: figures[metric], **figures} if metric in figures else figures
+        told = "  ".join([f"{name} {value:.3f}" for name, value in shown.items() if value != NOBODY][:_MOST_SHOWN])
+        line = f"{recipe.name} epoch {epoch + 1}/{recipe.schedule.epochs}: {told}{' (best)' if best and told else ''}"
+        if latest := self.latest:
+            line += f"  loss {latest['loss']:.3g}  {latest['images_per_s']:.0f} images/s"
+            line += f"  {latest['data_wait']:.0%} waiting for data  {duration(latest['eta_s'])} left"
+        self.accelerator.print(line)
+        waited = self.meter.waited / max(self.meter.seconds, 1e-9)
+        if waited > _SLOW_DATA and not self.told_of_waiting:
+            self.told_of_waiting = True
+            self.accelerator.print(f"{waited:.0%} of the time goes by waiting for data: try more run.workers")
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self.started
+
+    def _story(self) -> dict[str, Any]:
+        """What the card tells of the run beside its recipe and its log."""
+        return {
+            "processes": self.accelerator.num_processes,
+            "device": self.accelerator.device,
+            "ranking": self.best.ranking,
+            "steps": self.total,
+            "batch_size": self.order.batch_size,
+            "epoch_steps": self.order.steps,
+            "seconds": self._elapsed(),
+            "sittings": self.sittings + 1,
+            "weights": sum(p.numel() for p in self.learner.plain.parameters()),
+        }
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
+        """Write the checkpoint; every process has to come here."""
+        randoms = gather_object([_random_state()])
+        if not self.main:
             return
+        learner = self.learner
         state = {
-            "arch": self.recipe.model.arch,
+            "samples": self.samples,
             "step": self.step,
-            "best": self.best,
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-            "random": torch.get_rng_state(),
+            "validated": self.validated,
+            "best": self.best.ranking,
+            "seconds": self._elapsed(),
+            "sittings": self.sittings + 1,
+            "model": learner.plain.state_dict(),
+            "ema": learner.ema.module.state_dict() if learner.ema is not None else None,
+            "optimiser": learner.optimiser.state_dict(),
+            "scaler": learner.scaler.state_dict(),
+            "random": randoms,
         }
-        with atomic_path(self.folder / "last.pt") as path:
-            torch.save(state, path)
+        checkpoint.write_state(self.folder, self.recipe, state)
 
     def _load(self) -> None:
-        path = self.folder / "last.pt"
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise PosezooError(f"nothing to resume: {path} does not exist") from None
-        except Exception as err:
-            raise PosezooError(f"cannot resume from {path}: {err}") from None
-        if state["arch"] != self.recipe.model.arch:
-            raise PosezooError(f"{path} holds {state['arch']}, the recipe asks for {self.recipe.model.arch}")
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.load_state_dict(state["ema"])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.best = state["step"], state["best"]
-        torch.set_rng_state(state["random"])
+        state = checkpoint.read_state(self.folder, self.recipe, self.samples)
+        learner = self.learner
+        learner.plain.load_state_dict(state["model"])
+        if learner.ema is not None:
+            learner.ema.module.load_state_dict(state["ema"])
+        learner.optimiser.load_state_dict(state["optimiser"])
+        learner.scaler.load_state_dict(state["scaler"])
+        self.step, self.validated = state["step"], state["validated"]
+        self.best.ranking = [tuple(row) for row in state["best"]]
+        self.seconds, self.sittings = state["seconds"], state["sittings"]
+        if self.rank < len(state["random"]):
+            _set_random_state(state["random"][self.rank])
 
 
-class _Share:
-    """The part of each batch that belongs to one process."""
-
-    def __init__(self, order: Order, rank: int, world: int):
-        self.order, self.rank, self.world = order, rank, world
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return (batch[self.rank :: self.world] for batch in self.order)
+def _random_state() -> dict[str, Tensor]:
+    state = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
 
 
-def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """The model's state as safetensors, whole or not at all."""
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
-
-
-class _Log:
-    """`log.csv` (step, phase, name, value) and, where it is installed, TensorBoard."""
-
-    def __init__(self, folder: Path, active: bool):
-        self.path, self.active, self.board = folder / "log.csv", active, None
-        if not active:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self.board = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(self, step: int, phase: str, figures: dict[str, float]) -> None:
-        """Add one line a figure."""
-        if not self.active or not figures:
-            return
-        new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "phase", "name", "value"])
-            writer.writerows([step, phase, name, f"{value:.6g}"] for name, value in figures.items())
-        if self.board is not None:
-            for name, value in figures.items():
-                self.board.add_scalar(f"{phase}/{name}", value, step)
-            self.board.flush()
+def _set_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

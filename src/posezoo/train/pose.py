@@ -1,7 +1,10 @@
-"""The pose task: crops of single people, Gaussian heatmaps, OKS average precision."""
+"""The pose task: crops of single people against their joints, by any codec, judged by the dataset's own metric."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,131 +12,324 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from posezoo.codecs import heatmap_torch
-from posezoo.codecs.heatmap import HeatmapCodec
-from posezoo.crop import box_to_affine, crop_images, invert_affine, normalise, transform_points
-from posezoo.data.augment import appearance, cut, mirror, view
+from posezoo.codecs import CODECS, Codec, CombinedCodec, HeatmapCodec, IntegralCodec, combined_torch, get_codec
+from posezoo.crop import Grid
+from posezoo.data.augment import sample
+from posezoo.data.catalog import find, get_dataset, wanted
 from posezoo.data.coco_style import People, read_people
-from posezoo.errors import PosezooError
+from posezoo.data.mixed import Mixed, read_sources
+from posezoo.data.readers import read_dataset
+from posezoo.deploy.runtimes import TorchRuntime
+from posezoo.errors import PosezooError, unknown_name
+from posezoo.estimator import Estimator, NetworkSpec
+from posezoo.evaluate import evaluate_predictions
 from posezoo.evaluate.oks import keypoint_ap
+from posezoo.evaluate.pipeline import estimate, joint_columns, judgeable
+from posezoo.evaluate.plan import plan, present
+from posezoo.evaluate.protocol import Protocol
 from posezoo.media.images import read_image
-from posezoo.skeletons import get_skeleton
-from posezoo.train.recipe import DataPart, Recipe, Source
+from posezoo.models.hourglass import StackedHourglass
+from posezoo.skeletons import Skeleton, get_skeleton
+from posezoo.train.losses import label_loss
+from posezoo.train.recipe import DataPart, Recipe, Source, TargetPart
 
 Batch = dict[str, Tensor]
 
+METRICS = {
+    "oks": "AP",
+    "wholebody": "AP",
+    "pckh": "Mean",
+    "pck": "PCK/Mean",
+    "trb": "Mean_acc",
+    "posetrack": "Total",
+    "hand": "PCK",
+}
+"""The figure by which the best weights are chosen, by what the catalogue calls a dataset's metric."""
+
+PLAIN = Protocol()  # annotated boxes, no flip, nothing suppressed
+
 
 class Crops(Dataset):
-    """People cut out and augmented: `crop` (3, h, w) uint8, `crop_xy` (K, 2) pixels of the crop, `weights` (K,)."""
+    """People cut out and augmented.
 
-    def __init__(self, people: People, recipe: Recipe):
-        self.people, self.recipe = people, recipe
-        self.rows = np.repeat(np.arange(len(people)), people.repeats(recipe.data.repeat)[people.image_row])
+    A sample is `crop` (3, h, w) uint8, `crop_xy` (K, 2) pixels of the crop, `weights` (K,), and `source`, the number
+    of the source that the person is from.
+    """
+
+    def __init__(self, mixed: Mixed, recipe: Recipe, grid: Grid = "legacy"):
+        self.people, self.recipe, self.grid = mixed.people, recipe, grid
+        self.source_row = mixed.source_row
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.people)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, number = key
-        recipe, people, row = self.recipe, self.people, self.rows[number]
-        rng = np.random.default_rng((recipe.run.seed, epoch, number))
+        (epoch, row), recipe, people = key, self.recipe, self.people
+        rng = np.random.default_rng((recipe.run.seed, epoch, row))
         image = read_image(people.images[people.image_row[row]])
         labels = people.boxes_xyxy[row], people.keypoints_xy[row], people.weights[row]
-        image, box, xy, weights = cut(rng, recipe.augment, image, *labels)
-        box, rotation, flip = view(rng, recipe.augment, box, xy, weights, people.skeleton)
-        size_wh = recipe.input.size_wh
-        affine = box_to_affine(box[None], size_wh, recipe.input.box_scale, rotation)
-        crop = crop_images(image, affine, size_wh)[0]
-        crop_xy = transform_points(affine, xy[None])[0].astype(np.float32)
-        if flip:
-            crop, crop_xy, weights = mirror(crop, crop_xy, weights, people.skeleton)
-        crop = appearance(rng, recipe.augment, crop)
-        planes = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
-        return {"crop": planes, "crop_xy": torch.from_numpy(crop_xy), "weights": torch.from_numpy(weights)}
-
-
-def read_source(data: DataPart, source: Source) -> People:
-    """The people of one source with enough labelled joints, in boxes large enough to see them."""
-    skeleton = get_skeleton(data.skeleton)
-    people = read_people(data.root / source.annotations, data.root / source.images, skeleton, data.second_opinion)
-    sides = (people.boxes_xyxy[:, 2:] - people.boxes_xyxy[:, :2]).min(1)
-    return people.where(((people.weights > 0).sum(1) >= data.least_joints) & (sides >= data.least_side))
+        size_wh, box_scale = recipe.input.size_wh, recipe.input.box_scale
+        made = sample(rng, recipe.augment, image, *labels, people.skeleton, size_wh, box_scale, self.grid)
+        return {
+            "crop": torch.from_numpy(np.ascontiguousarray(made.crop.transpose(2, 0, 1))),
+            "crop_xy": torch.from_numpy(made.crop_xy),
+            "weights": torch.from_numpy(made.weights),
+            "source": torch.tensor(self.source_row[row]),
+        }
 
 
 class PoseTask:
-    """What the loop needs to know about poses."""
+    """What the loop needs to know about poses.
 
-    metric = "AP"
+    Attributes:
+        dataset: the people of all sources, cut out and augmented.
+        order_weights: (rows,) how often each is drawn.
+        notes: what to tell before the run begins.
+        joints: how many there are.
+        joint_weights: (K,) how much each counts: the skeleton's weights times those of the recipe's parts.
+        codec: between joints and the network's output; its stride is that of the network, once it has been seen.
+        metric: the figure of `validate` that tells which weights are best.
+    """
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
         self.skeleton = get_skeleton(recipe.data.skeleton)
-        self.joints = len(self.skeleton.joints)
-        self.codec = HeatmapCodec(refine=recipe.target.refine, sigma=recipe.target.sigma)
-        people = read_source(recipe.data, recipe.data.train)
-        if not len(people):
-            raise PosezooError(
-                f"{recipe.data.train.annotations}: nobody with {recipe.data.least_joints} labelled joints"
-            )
-        self.dataset = Crops(people, recipe)
+        self.joints = len(self.skeleton)
+        self.codec = make_codec(recipe.target, self.skeleton)
+        mixed = read_sources(recipe.data, recipe.data.train)
+        self.dataset = Crops(mixed, recipe, self.codec.grid)
+        self.order_weights = mixed.order_weights
+        source = recipe.data.validate_on
+        self._judge = None if source is None else _Judge(recipe, source, self.skeleton, self.codec)
+        self.metric = "AP" if self._judge is None else self._judge.metric
+        self.notes = (*mixed.notes, *(self._judge.notes if self._judge is not None else ()))
         given = recipe.input
-        self.mean = torch.tensor(given.mean).view(3, 1, 1) * 255
-        self.std = torch.tensor(given.std).view(3, 1, 1) * 255
-        self.joint_weights = torch.tensor(self.skeleton.joint_weights, dtype=torch.float32)
+        self._mean = torch.tensor(given.mean).view(3, 1, 1) * 255
+        self._std = torch.tensor(given.std).view(3, 1, 1) * 255
+        self._sigmas = torch.tensor(self.skeleton.oks_sigmas, dtype=torch.float32)
+        self.joint_weights = joint_weights(self.skeleton, recipe.target.part_weights)
+        self._distiller: Any = None
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error of the heatmaps, each joint by its weight (Xiao et al. 2018, section 3)."""
-        crops = batch["crop"].float()
-        images = (crops - self.mean.to(crops.device)) / self.std.to(crops.device)
-        if self.recipe.input.channels == "bgr":
-            images = images.flip(1)
-        if self.recipe.run.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        heatmaps = model(images)
-        size_wh = self.recipe.input.size_wh
-        targets, weights = heatmap_torch.encode(self.codec, batch["crop_xy"], batch["weights"], size_wh)
-        weights = weights * self.joint_weights.to(weights.device)
-        error = (heatmaps.float() - targets).square().mean((2, 3))
-        loss = 1000 * (error * weights).sum() / weights.sum().clamp(min=1.0)
-        return loss, {"oks": self._oks(heatmaps.detach(), batch)}
+        """The loss of the labels by `label_loss`, the mean of a network's stacks, and what teachers add to it."""
+        target, size_wh = self.recipe.target, self.recipe.input.size_wh
+        images = self._images(batch["crop"])
+        stacks = every_stack(model, images)
+        maps = stacks[-1]
+        self.codec = at_stride(self.codec, maps, size_wh)
+        targets, weights = combined_torch.encode(self.codec, batch["crop_xy"], batch["weights"], size_wh)
+        weights = weights * self.joint_weights
+        hardest = target.hardest if target.loss == "ohkm" else None
+        losses = [label_loss(self.codec, one, targets, weights, hardest, target.integral_weight) for one in stacks]
+        loss, figures = torch.stack(losses).mean(), {"oks": self._oks(maps.detach(), batch)}
+        if not self.recipe.distill.teachers:
+            return loss, figures
+        taught, more = self._teachers(maps.device).loss(images, maps, batch)
+        return self.recipe.distill.label * loss + taught, figures | more
 
-    def _oks(self, heatmaps: Tensor, batch: Batch) -> float:
+    def _images(self, crops: Tensor) -> Tensor:
+        """What the network sees of (B, 3, h, w) uint8 RGB; see `posezoo.crop.normalise`."""
+        if self._mean.device != crops.device:
+            constants = self._mean, self._std, self._sigmas, self.joint_weights
+            self._mean, self._std, self._sigmas, self.joint_weights = (c.to(crops.device) for c in constants)
+        if self.recipe.input.channels == "bgr":
+            crops = crops.flip(1)
+        if self.recipe.run.channels_last:
+            crops = crops.contiguous(memory_format=torch.channels_last)
+        return (crops.float() - self._mean) / self._std
+
+    def _teachers(self, device: torch.device) -> Any:
+        if self._distiller is None:
+            from posezoo.train.distill import Distiller
+
+            self._distiller = Distiller(self.recipe, self.skeleton, self.codec, device)
+        return self._distiller
+
+    def _oks(self, maps: Tensor, batch: Batch) -> float:
         """Mean object keypoint similarity of the batch; the person's area is taken as 0.53 of the box in the crop."""
-        found, _ = heatmap_torch.decode(HeatmapCodec(refine="quarter"), heatmaps)
-        width, height = self.recipe.input.size_wh
+        size_wh = width, height = self.recipe.input.size_wh
+        found, _ = combined_torch.decode(quick(self.codec), maps, size_wh)
         area = 0.53 * width * height / self.recipe.input.box_scale**2 / 2  # a person fills half the crop's aspect
-        spread = 2 * torch.tensor(self.skeleton.oks_sigmas, dtype=torch.float32, device=found.device)
         squares = (found - batch["crop_xy"]).square().sum(-1)
         seen = (batch["weights"] > 0).float()
-        return float((torch.exp(-squares / (2 * area * spread**2)) * seen).sum() / seen.sum().clamp(min=1))
+        return float((torch.exp(-squares / (8 * area * self._sigmas**2)) * seen).sum() / seen.sum().clamp(min=1))
 
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """OKS average precision on the validation source: ground-truth boxes, no flip, no suppression."""
-        source = self.recipe.data.validate_on
-        if source is None:
-            return {}
-        # the official labels as they are: what was done to the training labels is not done to the judge's
-        people = read_source(self.recipe.data.model_copy(update={"second_opinion": False, "least_side": 0.0}), source)
-        results: list[dict[str, Any]] = []
-        for start in range(0, len(people), 32):
-            rows = np.arange(start, min(start + 32, len(people)))
-            affine, images = self._inputs(people, rows)
-            found, scores = heatmap_torch.decode(self.codec, model(images.to(device)).float())
-            keypoints_xy = transform_points(invert_affine(affine), found.cpu().numpy())
-            for row, xy, score in zip(rows, keypoints_xy, scores.cpu().numpy(), strict=True):
-                flat = np.column_stack([xy, score]).reshape(-1).tolist()
-                image_id = int(people.image_ids[people.image_row[row]])
-                results.append(
-                    {"image_id": image_id, "category_id": 1, "keypoints": flat, "score": float(score.mean())}
-                )
-        return keypoint_ap(self.recipe.data.root / source.annotations, results, self.skeleton)
+        """The dataset's own figures on the validation source: annotated boxes, no flip, no suppression.
 
-    def _inputs(self, people: People, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        given = self.recipe.input
-        affine = box_to_affine(people.boxes_xyxy[rows], given.size_wh, given.box_scale)
-        crops = [
-            crop_images(read_image(people.images[people.image_row[row]]), one[None], given.size_wh)[0]
-            for row, one in zip(rows, affine, strict=True)
-        ]
-        return affine, torch.from_numpy(normalise(np.stack(crops), given.mean, given.std, given.channels))
+        They are what `posezoo evaluate --boxes gt` gives with the "plain" protocol. A source of no known dataset is
+        judged by OKS. Empty without a source.
+        """
+        return {} if self._judge is None else self._judge.figures(model, device)
+
+
+# ---- what the recipe's target means
+
+
+def make_codec(target: TargetPart, skeleton: Skeleton) -> Codec:
+    """The codec of a recipe; its stride is 4 until `at_stride` knows better.
+
+    Raises:
+        PosezooError: an unknown codec, one for other joints, or a loss that it has no use for.
+    """
+    codec = get_codec(target.codec)
+    if isinstance(codec, IntegralCodec):
+        if target.loss == "ohkm":
+            raise PosezooError(f'target.loss = "ohkm" is for heatmaps, and target.codec = "{target.codec}" has none')
+        return codec
+    if isinstance(codec, CombinedCodec):
+        _check_joints(target.codec, codec, skeleton)
+        return replace(codec, heatmap=_heatmap(codec.heatmap, target, target.refine))
+    assert isinstance(codec, HeatmapCodec)
+    # a name such as "heatmap-dark-udp" says how to refine, "heatmap" leaves it to the recipe
+    return _heatmap(codec, target, target.refine if target.codec == "heatmap" else codec.refine)
+
+
+def _heatmap(codec: HeatmapCodec, target: TargetPart, refine: Any) -> HeatmapCodec:
+    # the blur of "dark" is about as wide as the Gaussians: 11 for sigma 2, 17 for sigma 3
+    kernel = max(codec.blur_kernel, 2 * round(3 * target.sigma) - 1)
+    return replace(codec, refine=refine, sigma=target.sigma, blur_kernel=kernel)
+
+
+def _check_joints(name: str, codec: CombinedCodec, skeleton: Skeleton) -> None:
+    """Refuse a combined codec that would read some joints of a face or a hand as heatmaps, or a foot as an integral."""
+    near = {*skeleton.parts.get("body", ()), *skeleton.parts.get("feet", ())}
+    if near == set(skeleton.joints[: codec.heatmap_joints]) and len(skeleton) > len(near):
+        return
+    fitting = [n for n, c in CODECS.items() if isinstance(c, CombinedCodec) and c.heatmap_joints == len(near)]
+    advice = f"use {fitting[0]}" if fitting and len(skeleton) > len(near) else 'use "heatmap" or "integral-sigmoid"'
+    raise PosezooError(
+        f'target.codec = "{name}" is for {codec.heatmap_joints} joints of body and feet, and a face or hands; '
+        f"{skeleton.name} has {len(near)} of {len(skeleton)}: {advice}"
+    )
+
+
+def joint_weights(skeleton: Skeleton, part_weights: Mapping[str, float]) -> Tensor:
+    """How much each joint counts, (K,) float32: the skeleton's weight times that of every part that it is in.
+
+    Raises:
+        UnknownNameError: the skeleton has no such part; the message has the nearest name.
+    """
+    weights = np.array(skeleton.joint_weights, np.float64)
+    for part, weight in part_weights.items():
+        if part not in skeleton.parts:
+            raise unknown_name(f"part of {skeleton.name}", part, skeleton.parts)
+        weights[[skeleton.index(joint) for joint in skeleton.parts[part]]] *= weight
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def at_stride(codec: Codec, maps: Tensor, size_wh: tuple[int, int]) -> Codec:
+    """The codec with the stride of a network whose output for crops of `size_wh` is `maps` (N, K, h, w).
+
+    Raises:
+        PosezooError: the maps are no whole fraction of the crop.
+    """
+    height, width = maps.shape[2:]
+    stride = size_wh[0] // width
+    if (width * stride, height * stride) != tuple(size_wh):
+        raise PosezooError(f"the network's maps of {width}x{height} are no whole fraction of {size_wh[0]}x{size_wh[1]}")
+    if isinstance(codec, CombinedCodec):
+        parts = replace(codec.heatmap, stride=stride), replace(codec.integral, stride=stride)
+        return replace(codec, heatmap=parts[0], integral=parts[1])
+    assert isinstance(codec, HeatmapCodec | IntegralCodec)
+    return replace(codec, stride=stride)
+
+
+def quick(codec: Codec) -> Codec:
+    """The codec with the cheap refinement of peaks, for figures shown while training."""
+    if isinstance(codec, CombinedCodec):
+        return replace(codec, heatmap=replace(codec.heatmap, refine="quarter"))
+    return replace(codec, refine="quarter") if isinstance(codec, HeatmapCodec) else codec
+
+
+def every_stack(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """The output of each stack of a stacked hourglass, of other networks the one they have; the best last.
+
+    The stacks are overheard while the model is called as a whole: wrapped for several devices, it would not share the
+    gradients of a call to `StackedHourglass.stacks`.
+    """
+    stacked = next((module for module in model.modules() if isinstance(module, StackedHourglass)), None)
+    if stacked is None:
+        return [model(images)]
+    found: list[Tensor] = []
+    hooks = [
+        stage.register_forward_hook(lambda _module, _inputs, out: found.append(out[0])) for stage in stacked.stages
+    ]
+    try:
+        last = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [*found[:-1], last]
+
+
+# ---- validation
+
+
+class _Trainee(Estimator):
+    """The network as it is now, with what the recipe says of it."""
+
+    def __init__(self, recipe: Recipe, skeleton: Skeleton, codec: Codec):
+        given = recipe.input
+        self.spec = NetworkSpec(
+            name=recipe.name,
+            skeleton=skeleton,
+            codec=codec,
+            input_size_wh=given.size_wh,
+            channels=given.channels,
+            mean=given.mean,
+            std=given.std,
+            box_scale=given.box_scale,
+            flip_shift=False,
+        )
+        self.detector, self.flip, self.batch_size, self.max_megapixels = None, False, 32, None
+
+
+class _Judge:
+    """The people that the network is judged by. Whatever can be wrong with them is found before the first step."""
+
+    def __init__(self, recipe: Recipe, source: Source, skeleton: Skeleton, codec: Codec):
+        data, self.source = recipe.data, source
+        self.annotations, people = _read_judged(data, source, skeleton)
+        self.trainee, self.skeleton = _Trainee(recipe, skeleton, codec), people.skeleton
+        self.columns = joint_columns(self.trainee, people.skeleton)
+        planned = plan(people, source.dataset or "coco", PLAIN)
+        self.tasks, missing = present(planned, data.max_missing)
+        told = f"data.validate: {len(missing)} of {len(planned)} pictures are missing, and nobody is found in them"
+        self.notes = (told,) if missing else ()
+        self.metric = METRICS[get_dataset(source.dataset).metric] if source.dataset else "AP"
+
+    def figures(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        self.trainee.runtime = TorchRuntime(model, str(device))
+        predictions: list[dict[str, Any]] = []
+        for task, found in estimate(self.trainee, self.tasks):
+            if isinstance(found, PosezooError):
+                raise found
+            predictions += judgeable(task, found, PLAIN, self.trainee, self.skeleton, self.columns)
+        if self.source.dataset is None:
+            return keypoint_ap(self.annotations, predictions, self.skeleton)
+        return evaluate_predictions(predictions, self.source.dataset, self.annotations)
+
+
+def _read_judged(data: DataPart, source: Source, skeleton: Skeleton) -> tuple[Path, People]:
+    """The annotations of a source, and its people on its dataset's own joints, as the official labels have them."""
+    images: tuple[Path, ...] = () if source.images is None else (data.root / source.images,)
+    if source.dataset is None:
+        assert source.annotations is not None and source.images is not None  # see `Source`
+        path = data.root / source.annotations
+        return path, read_people(path, data.root / source.images, skeleton)
+    dataset = get_dataset(source.dataset)
+    if source.annotations is not None:
+        if not images:
+            raise PosezooError("data.validate: annotations are given; give the images' folder too")
+        path = data.root / source.annotations
+    else:
+        found = next((one for one in find(dataset, data.root) if one.split == source.split), None)
+        if found is None:
+            raise PosezooError(
+                f"data.validate: {data.root} has no split '{source.split}' of {dataset.name}; there would be "
+                f"{wanted(dataset)}"
+            )
+        path, images = found.annotations, images or found.images
+    return path, read_dataset(dataset.name, path, images)

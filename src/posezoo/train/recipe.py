@@ -1,16 +1,30 @@
-"""Recipes: short TOML files over these defaults. An unknown key is an error that names the nearest valid one."""
+"""Recipes: short TOML files over these defaults. An unknown key is an error that names the nearest valid one.
+
+Where they are found, and how a row of a family's file becomes a whole recipe: `posezoo.train.rows`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from posezoo import toml
 from posezoo.data.augment import Augment
 from posezoo.errors import PosezooError, unknown_name
+
+
+def _share(value: Any) -> Any:
+    """A number, or a text such as "170/210"."""
+    if not isinstance(value, str):
+        return value
+    part, slash, whole = value.partition("/")
+    try:
+        return float(part) / float(whole) if slash else float(part)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"'{value}' is neither a number nor a share such as \"170/210\"") from None
 
 
 class Part(BaseModel):
@@ -30,23 +44,39 @@ class ModelPart(Part):
 
 
 class Source(Part):
-    """One annotated set of photographs."""
+    """One annotated set of photographs: a split of a known dataset, or any file of COCO's form."""
 
-    annotations: Path
-    images: Path
+    dataset: str | None = None  # a name that `posezoo data list` has; None: a COCO-style file of data.skeleton
+    split: str | None = None  # of the dataset, found under data.root; not needed where annotations are given
+    annotations: Path | None = None
+    images: Path | None = None
+    share: float = Field(1.0, gt=0)  # times that each of its people is drawn an epoch, against the other sources
+    domain: str = ""  # what `distill.teachers` call it
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Source:
+        if self.dataset is None and (self.annotations is None or self.images is None):
+            raise ValueError("a source needs a dataset, or annotations and images")
+        return self
 
 
 class DataPart(Part):
     """What to learn from."""
 
     root: Path = Path(".")  # where the paths below start
-    train: Source
+    train: tuple[Source, ...]  # one table, or several whose joints are brought together by name
     validate_on: Source | None = Field(None, alias="validate")
-    skeleton: str = "coco17"
+    skeleton: str = "coco17"  # what the network predicts
+    max_missing: float = Field(0.01, ge=0, le=1)  # share of a source's pictures that may be absent
     second_opinion: bool = False  # reconcile the labels with the file's teacher_keypoints
     repeat: dict[str, Annotated[int, Field(ge=1)]] = {}  # times that people of a `source` (a field of images) count
     least_joints: int = Field(1, ge=0)  # leave out people with fewer labelled joints
     least_side: float = Field(8.0, ge=0)  # ... and boxes with a shorter side, pixels
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict) else value
 
 
 class InputPart(Part):
@@ -60,10 +90,33 @@ class InputPart(Part):
 
 
 class TargetPart(Part):
-    """What the network is asked for."""
+    """What the network is asked for, and what a miss costs."""
 
+    codec: str = "heatmap"  # "heatmap", "integral-softmax", "integral-sigmoid", "combined-26" or "combined-23"
     sigma: float = Field(2.0, gt=0)  # of the Gaussians, heatmap pixels
     refine: Literal["none", "quarter", "dark"] = "quarter"  # "dark": exact centres in targets, DARK decoding
+    loss: Literal["mse", "ohkm"] = "mse"  # of heatmaps; "ohkm": only the worst joints of each person (CPN)
+    hardest: int = Field(8, ge=1)  # "ohkm": how many
+    integral_weight: float = Field(1.0, gt=0)  # of the integral half of a combined codec
+    part_weights: dict[str, Annotated[float, Field(ge=0)]] = {}  # by part of the skeleton, such as left_hand = 10
+
+
+class Teacher(Part):
+    """A trained network that a smaller one learns from."""
+
+    model: str  # a name of the zoo
+    weights: Path | None = None  # instead of the model's own
+    domains: tuple[str, ...] = ()  # the sources it teaches; none: all
+    share: float = Field(1.0, gt=0)  # among the teachers of a domain
+
+
+class DistillPart(Part):
+    """Learning from teachers beside the labels."""
+
+    teachers: tuple[Teacher, ...] = ()
+    heatmap: float = Field(0.0, ge=0)  # weight of the distance to the teacher's heatmaps
+    coordinate: float = Field(0.0, ge=0)  # weight of the distance to the teacher's joints
+    label: float = Field(1.0, ge=0)  # weight of the labels' own loss
 
 
 class MosaicPart(Part):
@@ -77,13 +130,22 @@ class MosaicPart(Part):
 class OptimiserPart(Part):
     """How the weights move."""
 
-    name: Literal["adamw", "adam"] = "adamw"
-    lr: float = Field(1e-3, gt=0)  # for one step of `batch_size` samples
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd and rmsprop
+    lr: float = Field(1e-3, gt=0)  # for one step of `lr_batch_size` samples; scaled with the batch in proportion
+    lr_batch_size: int | None = Field(None, ge=1)  # default: `batch_size`, so that nothing is scaled
     backbone_lr: float = Field(1.0, gt=0)  # the backbone's share of it
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(0.0, ge=0)  # largest norm of the gradient; 0: any
     ema: float = Field(0.999, ge=0, lt=1)  # decay of the averaged weights; 0: none
-    batch_size: int = Field(32, ge=1)  # over all devices
+    batch_size: int = Field(32, ge=1)  # samples a step, over all devices and passes
+    device_batch_size: int | None = Field(None, ge=1)  # of them on each device, as published; a hint for `accumulate`
+    accumulate: int = Field(1, ge=1)  # forward passes a step, each over its share of the batch
+
+    @property
+    def rate(self) -> float:
+        """The learning rate for steps of `batch_size` samples: `lr`, scaled with the batch in proportion."""
+        return self.lr * self.batch_size / (self.lr_batch_size or self.batch_size)
 
 
 class SchedulePart(Part):
@@ -93,8 +155,17 @@ class SchedulePart(Part):
     samples_per_epoch: int | None = Field(None, ge=1)  # draw this many a time; default: all, once
     warmup_steps: int = Field(200, ge=0)
     kind: Literal["cosine", "step"] = "cosine"
-    milestones: tuple[float, ...] = (0.7, 0.9)  # "step": shares of the run after which the rate falls
+    # "step": after which shares of the run the rate falls; "170/210": after epoch 170 of 210
+    milestones: tuple[Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)], ...] = (0.7, 0.9)
     factor: float = Field(0.1, gt=0, lt=1)  # "step": to this share of it; "cosine": ends at factor^2
+
+
+class ExpectPart(Part):
+    """What the source of a recipe says of its own run; nothing here changes a run."""
+
+    start: str = ""  # what its network began from
+    gpu_hours: float | None = Field(None, gt=0)
+    by: str = ""  # who says so, and of which GPUs
 
 
 class RunPart(Part):
@@ -107,6 +178,9 @@ class RunPart(Part):
     workers: int = Field(1, ge=0)
     threads: int | None = Field(None, ge=1)
     channels_last: bool = True
+    sync_batchnorm: bool = False  # BatchNorm's statistics from all devices of a step
+    compile: bool = False  # torch.compile
+    keep_best: int = Field(1, ge=1)  # weights of so many best epochs
     log_every: int = Field(20, ge=1)  # steps
     save_every: int = Field(200, ge=1)  # steps
 
@@ -115,16 +189,19 @@ class Recipe(Part):
     """A training run."""
 
     name: str
+    entry: str | None = None  # the model of the zoo that it makes
     task: Literal["pose", "detect"] = "pose"
     model: ModelPart
     data: DataPart
     input: InputPart = InputPart()
     target: TargetPart = TargetPart()
+    distill: DistillPart = DistillPart()
     mosaic: MosaicPart = MosaicPart()
     augment: Augment = Augment()
     optimiser: OptimiserPart = OptimiserPart()
     schedule: SchedulePart = SchedulePart()
     run: RunPart = RunPart()
+    expect: ExpectPart = ExpectPart()
 
     @model_validator(mode="after")
     def _sizes(self) -> Recipe:
@@ -133,42 +210,40 @@ class Recipe(Part):
         return self
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, with `key=value` overrides applied.
+def load_recipe(name: str | PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by any name that `posezoo train` takes, with `key=value` overrides applied.
 
     Raises:
-        PosezooError: not TOML, an unknown key (the message has the nearest valid one), or a wrong value.
+        PosezooError: there is none of this name; or it is not TOML, has an unknown key (the message has the nearest
+            valid one), a wrong value, or parts that do not fit each other.
     """
-    table = toml.load(path)
-    for text in overrides:
-        _override(table, text)
+    from posezoo.train.rows import resolve
+
+    return resolve(name, overrides).recipe
+
+
+def parse(table: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from its table; `where` it comes from stands in errors.
+
+    Raises:
+        PosezooError: an unknown key (the message has the nearest valid one), or a wrong value.
+    """
     try:
         return Recipe.model_validate(table)
     except ValidationError as err:
-        raise PosezooError(f"{path}: {_first_mistake(err)}") from None
-
-
-def _override(table: dict[str, Any], text: str) -> None:
-    """Set one dotted key of `table` from `key=value`."""
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
-        raise PosezooError(f"'{text}' is not an override: expected key=value, such as schedule.epochs=3")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise PosezooError(f"override '{text}': '{parent}' is a value, not a table")
-    table[last] = toml.value(value.strip())
+        raise PosezooError(f"{where}: {_first_mistake(err)}") from None
 
 
 def _first_mistake(err: ValidationError) -> str:
     mistake = err.errors()[0]
     *parents, last = [str(part) for part in mistake["loc"]] or [""]
     if mistake["type"] != "extra_forbidden":
-        return f"{'.'.join([*parents, last])}: {mistake['msg'].removeprefix('Value error, ')}"
+        path = ".".join(part for part in (*parents, last) if part)
+        return f"{path}: {mistake['msg'].removeprefix('Value error, ')}".removeprefix(": ")
     model: Any = Recipe
     for parent in parents:
-        model = _table_type(model.model_fields[_field_of(model, parent)].annotation)
+        if not parent.isdigit():  # which of several sources
+            model = _table_type(model.model_fields[_field_of(model, parent)].annotation)
     names = [field.alias or name for name, field in model.model_fields.items()]
     where = f" of [{'.'.join(parents)}]" if parents else ""
     return str(unknown_name(f"key{where}", last, names))
@@ -179,6 +254,6 @@ def _field_of(model: type[BaseModel], key: str) -> str:
 
 
 def _table_type(annotation: Any) -> Any:
-    """The model behind `X` or `X | None`."""
-    options = getattr(annotation, "__args__", (annotation,))
+    """The model behind `X`, `X | None` or `tuple[X, ...]`."""
+    options = (annotation,) if get_origin(annotation) is None else get_args(annotation)
     return next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

@@ -14,10 +14,20 @@ from torch import Tensor
 from posezoo import __version__
 from posezoo.errors import PosezooError, require, unknown_name
 from posezoo.files import atomic_path
-from posezoo.models.build import ARCHS, outline
+from posezoo.models.build import outline
 from posezoo.zoo.store import hash_of
 from posezoo.zoo.weights.layout import KeyMap
-from posezoo.zoo.weights.load import LAYOUTS, OURS, Checkpoint, entries_of, fitting, match, read_checkpoint
+from posezoo.zoo.weights.load import (
+    LAYOUTS,
+    OURS,
+    Checkpoint,
+    describe,
+    entries_of,
+    fitting,
+    match,
+    nearest,
+    read_checkpoint,
+)
 
 if TYPE_CHECKING:
     from posezoo.zoo import Entry
@@ -86,12 +96,11 @@ def convert(
         model_name = _name_inside(source)
     fits, entries = _networks(checkpoint, model_name, source.name)
     arch, joints = fits[0]
-    network = outline(arch, joints)
-    named = match(checkpoint, network)
+    network, entry = outline(arch, joints), entries[0] if len(entries) == 1 else None
+    named = match(checkpoint, network, entry.name if entry else arch)
     # in the order of the layers, each in one piece and apart from the others, as safetensors wants them
     ordered = {key: named[key] for key in network.state_dict() if key in named}
     arrays = {key: array.clone(memory_format=torch.contiguous_format) for key, array in ordered.items()}
-    entry = entries[0] if len(entries) == 1 else None
     facts = _facts(source, fits, entry)
     layout = OURS if to is None else _peer_layout(list(arrays), arch, to)
     _write(out, {layout.to_theirs(key): array for key, array in arrays.items()}, facts, to)
@@ -146,7 +155,8 @@ def _networks(
         return [(entry.arch, len(get_skeleton(entry.skeleton).joints) if entry.skeleton else 0)], [entry]
     fits = list(fitting(checkpoint))
     if not fits:
-        match(checkpoint, outline(next(iter(ARCHS)), 17))  # its error says whose names these are, if anyone's
+        arch, joints = nearest(checkpoint)
+        match(checkpoint, outline(arch, joints), f"any network; nearest is {describe(arch, joints)}")
     entries = [entry for arch, joints in fits for entry in entries_of(arch, joints)]
     published = [entry for entry in entries if _is_published_as(file_name, entry)]
     if len(published) == 1:

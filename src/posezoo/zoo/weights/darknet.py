@@ -88,12 +88,17 @@ def order(model: nn.Module) -> list[str]:
     return [key for i, names in parts.items() for name in names if (key := f"layers.{i}.{name}") in state]
 
 
+def count(model: nn.Module) -> int:
+    """How many numbers a `.weights` file of `model` holds; 0 where it is no darknet network."""
+    state = model.state_dict()
+    return sum(state[key].numel() for key in order(model))
+
+
 def problem(numbers: Tensor, model: nn.Module) -> str | None:
     """Why `numbers` are not those of `model`, or None where they may be."""
-    keys, state = order(model), model.state_dict()
-    if not keys:
+    wanted = count(model)
+    if not wanted:
         return "a darknet file has numbers without names, which only a darknet network can tell apart"
-    wanted = sum(state[key].numel() for key in keys)
     if (more := len(numbers) - wanted) == 0:
         return None
     difference = f"{more} are left over" if more > 0 else f"{-more} are missing"

@@ -100,8 +100,13 @@ def layout_of(keys: Sequence[str]) -> Layout:
     return next((layout for layout in LAYOUTS if layout.recognise(keys)), OURS)
 
 
-def match(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Tensor]:
+def match(checkpoint: Checkpoint, model: nn.Module, name: str = "this network") -> dict[str, Tensor]:
     """The checkpoint's arrays under their names in `model`, in the order of the checkpoint.
+
+    Args:
+        checkpoint: the arrays.
+        model: one of our networks.
+        name: what to call it in messages.
 
     Raises:
         PosezooError: they are not the whole of `model` and no more; as for `load_weights`.
@@ -110,7 +115,7 @@ def match(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Tensor]:
     if layout is darknet.UNNAMED:
         numbers = arrays[darknet.NUMBERS]
         if problem := darknet.problem(numbers, model):
-            raise PosezooError(f"{checkpoint.where} does not fit this network{_advice(checkpoint)}: {problem}")
+            raise PosezooError(f"{checkpoint.where} does not fit {name}{_advice(checkpoint)}: {problem}")
         return darknet.split(numbers, model)
     renamed, state = layout.rename(list(arrays), model), model.state_dict()
     if problems := _problems(arrays, renamed, state):
@@ -122,7 +127,7 @@ def match(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Tensor]:
                 f"posezoo's nor of {known}"
             )
         raise PosezooError(
-            f"{checkpoint.where} ({layout.name} names) does not fit this network{advice}: {'; '.join(problems)}"
+            f"{checkpoint.where} ({layout.name} names) does not fit {name}{advice}: {'; '.join(problems)}"
         )
     return {renamed[key]: array for key, array in arrays.items()}
 
@@ -132,8 +137,13 @@ def _advice(checkpoint: Checkpoint) -> str:
     fits = []
     for arch, joints in fitting(checkpoint):
         names = [entry.name for entry in entries_of(arch, joints)]
-        fits.append((f"{arch} with {joints} joints" if joints else arch) + (f": {_shorten(names)}" if names else ""))
+        fits.append(describe(arch, joints) + (f": {_shorten(names)}" if names else ""))
     return f" (it fits {'; or '.join(fits)})" if fits else ""
+
+
+def describe(arch: str, joints: int) -> str:
+    """A network in messages."""
+    return f"{arch} with {joints} joints" if joints else arch
 
 
 def entries_of(arch: str, joints: int) -> list[Entry]:
@@ -234,19 +244,47 @@ def fitting(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
         renamed = layout.rename(list(arrays), model)
         if not wanted <= set(renamed.values()) <= set(state):
             continue
-        # the sizes that follow the number of joints are those that another number changes
-        other = outline(arch, 18).state_dict()
-        joints_of = {
-            size
-            for key, ours in renamed.items()
-            for size, a, b in zip(arrays[key].shape, state[ours].shape, other[ours].shape, strict=False)
-            if a != b
-        }
-        if len(joints_of) > 1 or 0 in joints_of:
+        sizes = _joints(checkpoint, renamed, arch)
+        if len(sizes) > 1 or 0 in sizes:
             continue
-        joints = joints_of.pop() if joints_of else 0
+        joints = sizes.pop() if sizes else 0
         if not _problems(arrays, renamed, outline(arch, joints).state_dict()):
             yield arch, joints
+
+
+def _joints(checkpoint: Checkpoint, renamed: Mapping[str, str], arch: str) -> set[int]:
+    """How many joints the arrays are made for: the sizes that another number of joints changes in the network."""
+    from posezoo.models.build import outline
+
+    first, second = (outline(arch, joints).state_dict() for joints in (17, 18))
+    return {
+        size
+        for key, ours in renamed.items()
+        if ours in first
+        for size, a, b in zip(checkpoint.arrays[key].shape, first[ours].shape, second[ours].shape, strict=False)
+        if a != b
+    }
+
+
+def nearest(checkpoint: Checkpoint) -> tuple[str, int]:
+    """The (architecture, joints) that has most in common with a checkpoint which fits none."""
+    from posezoo.models.build import ARCHS, outline
+    from posezoo.models.darknet import ARCHS as DARKNETS
+
+    if checkpoint.layout is darknet.UNNAMED:
+        count = len(checkpoint.arrays[darknet.NUMBERS])
+        return min(DARKNETS, key=lambda arch: abs(darknet.count(outline(arch, 0)) - count)), 0
+    keys = list(checkpoint.arrays)
+
+    def common(arch: str) -> int:
+        model = outline(arch, 17)
+        state, renamed = model.state_dict(), checkpoint.layout.rename(keys, model)
+        shapes = [(checkpoint.arrays[key].shape, state[ours].shape) for key, ours in renamed.items() if ours in state]
+        return 2 * sum(theirs == ours for theirs, ours in shapes) - len(state)
+
+    arch = max(ARCHS, key=common)
+    sizes = _joints(checkpoint, checkpoint.layout.rename(keys, outline(arch, 17)), arch) - {0}
+    return arch, sizes.pop() if len(sizes) == 1 else 17
 
 
 def identify(source: Source) -> list[tuple[str, int]]:

@@ -1,0 +1,213 @@
+"""What a run leaves on disk: `last.pt`, all that it needs to go on, and the weights of its best epochs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from posezoo import __version__
+from posezoo.codecs import get_codec
+from posezoo.errors import PosezooError
+from posezoo.files import atomic_path, write_atomic
+from posezoo.train.recipe import InputPart, Recipe
+from posezoo.train.rows import entry_table
+from posezoo.zoo import get_entry
+from posezoo.zoo.entry import Entry
+
+FILE, BEST, RECIPE = "last.pt", "best.safetensors", "recipe.json"
+# what may differ between a run and its resumption, since nothing that is learnt depends on it
+FREE = (
+    "name", "entry", "expect", "data.root", "run.folder", "run.device", "run.workers", "run.threads",
+    "run.channels_last", "run.compile", "run.keep_best", "run.log_every", "run.save_every",
+)  # fmt: skip
+_FORMAT = 1
+
+
+def write_state(folder: Path, recipe: Recipe, state: Mapping[str, Any]) -> None:
+    """Write `last.pt`, whole or not at all: on a full disk the one before it stays.
+
+    Args:
+        folder: of the run.
+        recipe: what the run does.
+        state: plain values and tensors.
+    """
+    path = folder / FILE
+    whole = {"format": _FORMAT, "version": __version__, "recipe": recipe.model_dump_json(by_alias=True), **state}
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(whole, file)
+    except RuntimeError as err:  # how torch may tell of a full disk: what the system said is behind it
+        reason = err.__context__.strerror if isinstance(err.__context__, OSError) else first_line(err)
+        raise PosezooError(f"cannot write {path}: {reason}") from None
+
+
+def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
+    """Read `last.pt`.
+
+    Args:
+        folder: of the run.
+        recipe: what is to be gone on with.
+        samples: how many there are to learn from.
+
+    Raises:
+        PosezooError: there is none, it cannot be read, or it is of another network, recipe or number of samples: the
+            message says what differs.
+    """
+    path = folder / FILE
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != _FORMAT:
+            raise PosezooError(f"cannot resume from {path}: another version of posezoo ({state['version']}) wrote it")
+        other = json.loads(state["recipe"])
+    except FileNotFoundError:
+        raise PosezooError(f"nothing to resume: {path} does not exist") from None
+    except (KeyError, TypeError):
+        raise PosezooError(f"cannot resume from {path}: it is not a checkpoint of a posezoo run") from None
+    except PosezooError:
+        raise
+    except Exception as err:
+        raise PosezooError(f"cannot resume from {path}: {first_line(err)}") from None
+    arch = other.get("model", {}).get("arch")
+    if arch != recipe.model.arch:
+        raise PosezooError(f"{path} holds {arch}, the recipe asks for {recipe.model.arch}")
+    if differing := differences(other, json.loads(recipe.model_dump_json(by_alias=True))):
+        shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+        raise PosezooError(
+            f"{path} is of another recipe: {shown}. Give the old values, or choose another run.folder "
+            f"(model.weights={folder / BEST} starts from what was learnt)"
+        )
+    if state["samples"] != samples:
+        raise PosezooError(f"{path} was learning from {state['samples']} samples, the data now has {samples}")
+    return state
+
+
+def first_line(err: Exception) -> str:
+    """What an error says, in one line; its name where it says nothing."""
+    return next(iter(str(err).strip().splitlines()), type(err).__name__)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What has changed between two recipes, of all that the result depends on: "optimiser.lr 0.1 -> 0.2"."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    keys = [key for key in {**before, **after} if not key.startswith(FREE) and before.get(key) != after.get(key)]
+    return [f"{key} {_text(before.get(key))} -> {_text(after.get(key))}" for key in keys]
+
+
+def _leaves(table: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value under its dotted key; lists of tables by number."""
+    if isinstance(table, Mapping) and table:
+        for name, value in table.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(table, list) and any(isinstance(value, Mapping) for value in table):
+        for number, value in enumerate(table):
+            yield from _leaves(value, f"{key}.{number}")
+    else:
+        yield key, table
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+class Best:
+    """The weights of the best epochs: `best-1.safetensors` and so on, and `best.safetensors`, the first of them.
+
+    Attributes:
+        ranking: (score, epoch from 1) of each, the best first.
+    """
+
+    def __init__(self, folder: Path, most: int, larger_is_better: bool = True):
+        self.folder, self.most, self.sign = folder, most, 1.0 if larger_is_better else -1.0
+        self.ranking: list[tuple[float, int]] = []
+
+    def file(self, rank: int) -> Path:
+        """Where the weights of a rank (from 1) are."""
+        return self.folder / f"best-{rank}.safetensors"
+
+    def offer(self, model: nn.Module, score: float, epoch: int, facts: Mapping[str, str]) -> bool:
+        """Keep the weights of `epoch` if they are among the best; whether they are the best of all."""
+        score = score if math.isfinite(score) else -self.sign * math.inf
+        rank = 1 + sum(
+            self.sign * other >= self.sign * score for other, _ in self.ranking
+        )  # of equals, the first leads
+        if rank > self.most:
+            return False
+        for place in range(min(len(self.ranking) + 1, self.most), rank, -1):
+            if self.file(place - 1).exists():
+                self.file(place - 1).replace(self.file(place))
+        save_weights(model, self.file(rank), {**facts, "epoch": str(epoch)})
+        self.ranking.insert(rank - 1, (score, epoch))
+        del self.ranking[self.most :]
+        if rank == 1:
+            with atomic_path(self.folder / BEST) as temporary:
+                _same_file(self.file(1), temporary)
+        return rank == 1
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """Another name for a file where the disk can have one, else a copy."""
+    target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def save_weights(model: nn.Module, path: Path, facts: Mapping[str, str]) -> None:
+    """The model's state as safetensors, whole or not at all, with what belongs to it; equal ones are equal files."""
+    plain = save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()})
+    size = int.from_bytes(plain[:8], "little")
+    # the library writes facts in another order each time
+    header = json.dumps({"__metadata__": dict(facts), **json.loads(plain[8 : 8 + size])}, separators=(",", ":"))
+    padded = header.encode() + b" " * (-len(header.encode()) % 8)
+    write_atomic(path, len(padded).to_bytes(8, "little") + padded + plain[8 + size :])
+
+
+def facts_of(recipe: Recipe) -> dict[str, str]:
+    """What belongs to the weights of a run, as text, under the names that `posezoo convert` writes.
+
+    `name`, an entry of the zoo, stands there if the run was of that entry's network, input and codec.
+    """
+    given, target = recipe.input, recipe.target
+    facts = {
+        "recipe": recipe.name,
+        "task": recipe.task,
+        "arch": recipe.model.arch,
+        "input_size_wh": f"{given.size_wh[0]} {given.size_wh[1]}",
+        "channels": given.channels,
+        "mean": " ".join(map(str, given.mean)),
+        "std": " ".join(map(str, given.std)),
+        "posezoo_version": __version__,
+    }
+    entry = None if recipe.entry is None else get_entry(recipe.entry)
+    if entry is not None and _is_of(recipe, entry):
+        facts["name"] = entry.name
+    if recipe.task == "detect":
+        return facts
+    refined = {"none": "heatmap", "quarter": "heatmap-quarter", "dark": "heatmap-dark"}
+    codec = refined[target.refine] if target.codec == "heatmap" else target.codec
+    # on the legacy grid heatmap pixel h is crop pixel 4 h, and a mirrored heatmap lies 3/4 of a pixel to the left
+    shift = entry.flip_shift if entry is not None else get_codec(codec).grid == "legacy"
+    box_scale, flip_shift = str(given.box_scale), str(shift).lower()
+    return facts | {
+        "skeleton": recipe.data.skeleton, "codec": codec, "box_scale": box_scale, "flip_shift": flip_shift
+    }  # fmt: skip
+
+
+def _is_of(recipe: Recipe, entry: Entry) -> bool:
+    """Whether the network of a run can be used in the place of an entry's."""
+    table = entry_table(entry)
+    return (
+        (recipe.model.arch, recipe.data.skeleton) == (entry.arch, entry.skeleton)
+        and recipe.input == InputPart(**table["input"])
+        and all(getattr(recipe.target, key) == value for key, value in table["target"].items())
+    )

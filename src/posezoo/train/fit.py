@@ -1,0 +1,126 @@
+"""Whether the parts of a recipe fit each other: what the network predicts, what the data label, how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from posezoo.codecs import get_codec
+from posezoo.codecs.combined import CombinedCodec
+from posezoo.data.catalog import Dataset, get_dataset
+from posezoo.data.mixed import domain_of
+from posezoo.errors import PosezooError, unknown_name
+from posezoo.skeletons import Skeleton, get_skeleton, map_joints
+from posezoo.train.recipe import Recipe
+
+_LISTED = 24  # joints of a list that a message names
+
+
+def check_fit(recipe: Recipe) -> None:
+    """Refuse a recipe for poses that cannot come to anything; nothing is read from disk.
+
+    Raises:
+        PosezooError: joints that no source labels or that the judge asks for in vain (both lists are shown), another
+            unknown name, or a codec for other joints.
+    """
+    for source in (*recipe.data.train, recipe.data.validate_on):
+        if source is not None and source.dataset is not None:
+            _check_split(get_dataset(source.dataset), source.split, source.annotations is None)
+    if recipe.task != "pose":
+        return
+    skeleton = get_skeleton(recipe.data.skeleton)
+    _check_target(recipe, skeleton)
+    _check_sources(recipe, skeleton)
+    _check_judge(recipe, skeleton)
+    _check_teachers(recipe, skeleton)
+
+
+def _check_split(dataset: Dataset, split: str | None, is_needed: bool) -> None:
+    known = sorted({name for layout in dataset.layouts for name in layout.splits})
+    if split is None and is_needed:
+        raise PosezooError(f"source {dataset.name}: say which split ({', '.join(known)})")
+    if split is not None and split not in known:
+        raise unknown_name(f"split of {dataset.name}", split, known)
+
+
+def _check_target(recipe: Recipe, skeleton: Skeleton) -> None:
+    target = recipe.target
+    if target.codec != "heatmap":
+        if target.codec.startswith("heatmap-"):
+            raise PosezooError(
+                f"target.codec {target.codec}: say target.codec=heatmap and target.refine="
+                f"{target.codec.removeprefix('heatmap-')} (none, quarter or dark)"
+            )
+        codec = get_codec(target.codec)
+        if isinstance(codec, CombinedCodec) and codec.heatmap_joints >= len(skeleton):
+            raise PosezooError(
+                f"target.codec {target.codec} is for sets with more than {codec.heatmap_joints} joints; "
+                f"{skeleton.name} has {len(skeleton)}"
+            )
+    for part in target.part_weights:
+        if part not in skeleton.parts:
+            raise unknown_name(f"part of {skeleton.name} in target.part_weights", part, skeleton.parts)
+
+
+def _check_sources(recipe: Recipe, skeleton: Skeleton) -> None:
+    """Every joint of the network is one that some source labels, or that a teacher may know."""
+    datasets = [get_dataset(source.dataset) for source in recipe.data.train if source.dataset is not None]
+    if len(datasets) < len(recipe.data.train) or recipe.distill.teachers:
+        return  # any other file may have any joints
+    known = {joint for dataset in datasets for joint in _labelled(dataset, skeleton)}
+    missing = [joint for joint in skeleton.joints if joint not in known]
+    if missing:
+        theirs = "; ".join(f"{dataset.name} labels {_listed(dataset.joints.joints)}" for dataset in datasets)
+        own = " or ".join(sorted({dataset.skeleton for dataset in datasets}))
+        raise PosezooError(
+            f"the network predicts {skeleton.name}, {_listed(skeleton.joints)}; {theirs}: nobody labels "
+            f"{', '.join(missing[:_LISTED])}. Take a recipe for that data (posezoo train --list {datasets[0].name}), "
+            f"set data.skeleton={own}, or add a source that labels them"
+        )
+
+
+def _labelled(dataset: Dataset, skeleton: Skeleton) -> set[str]:
+    """The joints of the skeleton that the dataset labels, as `posezoo.data.mixed` brings them together."""
+    if dataset.skeleton == "hand21" and skeleton.name != "hand21":
+        wrists = {"left_wrist", "right_wrist"} & set(skeleton.joints)
+        parts = [set(skeleton.parts[part]) for part in ("left_hand", "right_hand") if part in skeleton.parts]
+        return set().union(*parts) if parts else wrists
+    columns = map_joints(dataset.joints, skeleton)
+    return {joint for joint, column in zip(skeleton.joints, columns, strict=True) if column >= 0}
+
+
+def _check_judge(recipe: Recipe, skeleton: Skeleton) -> None:
+    source = recipe.data.validate_on
+    if source is None or source.dataset is None:
+        return
+    judge = get_dataset(source.dataset).joints
+    missing = [joint for joint, row in zip(judge.joints, map_joints(skeleton, judge), strict=True) if row < 0]
+    if missing:
+        raise PosezooError(
+            f"data.validate judges {source.dataset} by {_listed(judge.joints)}; the network predicts {skeleton.name}, "
+            f"{_listed(skeleton.joints)}, without {', '.join(missing[:_LISTED])}: validate on another dataset"
+        )
+
+
+def _check_teachers(recipe: Recipe, skeleton: Skeleton) -> None:
+    from posezoo.zoo import get_entry
+
+    domains = [domain_of(source) for source in recipe.data.train]
+    for teacher in recipe.distill.teachers:
+        for domain in teacher.domains:
+            if domain not in domains:
+                raise unknown_name(f"domain of teacher {teacher.model}", domain, domains)
+        entry = get_entry(teacher.model)
+        if entry.skeleton is None:
+            raise PosezooError(f"teacher {entry.name} is a detector: it knows no joints")
+        theirs = get_skeleton(entry.skeleton)
+        if (map_joints(theirs, skeleton) < 0).all():
+            raise PosezooError(
+                f"teacher {entry.name} knows {_listed(theirs.joints)}; the network predicts {skeleton.name}, "
+                f"{_listed(skeleton.joints)}: none of them is the same"
+            )
+
+
+def _listed(joints: Iterable[str]) -> str:
+    every = list(joints)
+    more = ", ..." if len(every) > _LISTED else ""
+    return f"{len(every)} joints ({', '.join(every[:_LISTED])}{more})"

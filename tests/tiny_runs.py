@@ -1,0 +1,69 @@
+"""Data and a recipe for training runs of a second or two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from posezoo.skeletons import get_skeleton
+
+ARCHS = {"pose": "mobile_pose_fpn_1.0", "detect": "person_detector_1.0"}
+
+
+def write_people(folder: Path, count: int = 6) -> Path:
+    """Pictures of a stick figure each, `people.json` beside them; the folder."""
+    skeleton = get_skeleton("coco17")
+    rng = np.random.default_rng(0)
+    shape = rng.uniform(0.1, 0.9, (17, 2))
+    images, annotations = [], []
+    for n in range(count):
+        box = np.array([rng.uniform(5, 30), rng.uniform(5, 30), 60, 90])
+        xy = box[:2] + shape * box[2:]
+        picture = np.full((130, 110, 3), (40 + 20 * n) % 256, np.uint8)
+        for a, b in skeleton.edge_index:
+            cv2.line(picture, tuple(int(v) for v in xy[a]), tuple(int(v) for v in xy[b]), (250, 200, 10 * int(a)), 3)
+        cv2.imwrite(str(folder / f"{n}.png"), picture)
+        images.append({"id": n, "file_name": f"{n}.png", "width": 110, "height": 130})
+        keypoints = np.column_stack([xy, np.full(17, 2)]).reshape(-1).tolist()
+        annotations.append(
+            {"id": n + 1, "image_id": n, "category_id": 1, "iscrowd": 0, "bbox": box.tolist(),
+             "area": float(box[2] * box[3]), "keypoints": keypoints, "num_keypoints": 17}
+        )  # fmt: skip
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    (folder / "people.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_recipe(folder: Path, data: Path, task: str = "pose") -> Path:
+    """A recipe for the people in `data`: two epochs of two steps, with its run in `folder`."""
+    text = f"""
+    name = "tiny"
+    task = "{task}"
+    [model]
+    arch = "{ARCHS[task]}"
+    [data]
+    root = "{data.as_posix()}"
+    train = {{ annotations = "people.json", images = "." }}
+    validate = {{ annotations = "people.json", images = "." }}
+    [input]
+    size_wh = [64, 64]
+    [mosaic]
+    canvas = 96
+    [optimiser]
+    batch_size = 3
+    lr = 3e-3
+    ema = 0.9
+    [schedule]
+    epochs = 2
+    warmup_steps = 1
+    [run]
+    folder = "{(folder / "run").as_posix()}"
+    workers = 0
+    log_every = 1
+    """
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
