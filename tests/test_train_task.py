@@ -603,7 +603,7 @@ def test_a_network_without_the_datasets_joints(people: Callable[[str], Path]) ->
 
 # ---- every dataset of the zoos, by its samples
 
-# annotations and folder of pictures; what learns it by heart, in how many steps at which rate, and how well at least
+# annotations and folder of pictures
 SAMPLES: dict[str, tuple[str, str]] = {
     "coco": ("coco/test_coco.json", "coco"),
     "ochuman": ("ochuman/test_ochuman.json", "ochuman"),
@@ -623,21 +623,24 @@ SAMPLES: dict[str, tuple[str, str]] = {
 PERCENT = ("mpii", "posetrack18")
 SURE = {"sigma": 2.0, "refine": "dark"}
 SMALL = "mobile_pose_mobilenetv3_small"
-COURSES: dict[str, tuple[str, dict[str, Any], int, float, float]] = {
-    "coco": (SMALL, SURE, 150, 6e-3, 0.9),
-    "ochuman": ("pose_hrnet_w32", SURE, 60, 1e-3, 0.9),
-    "crowdpose": (SMALL, SURE, 120, 6e-3, 0.9),
-    "aic": ("mobile_pose_fpn_1.0", SURE, 120, 3e-3, 0.9),
-    "mhp": ("simple_pose_mobilenetv2", {**SURE, "loss": "ohkm"}, 80, 2e-3, 0.9),
-    "mpii": ("hourglass_s2", SURE, 80, 1e-3, 90),
-    "mpii_trb": (SMALL, SURE, 120, 6e-3, 0.9),
-    "posetrack18": (SMALL, SURE, 150, 6e-3, 80),
-    "jhmdb": ("simple_pose_resnet18_v1b", SURE, 80, 1e-3, 0.95),
-    "halpe26": ("mobile_pose_resnet18_v1b", SURE, 100, 2e-3, 0.9),
-    "halpe68": (SMALL, {**SURE, "codec": "combined-26"}, 150, 6e-3, 0.9),
-    "halpe136": (SMALL, {**SURE, "codec": "combined-26"}, 150, 6e-3, 0.9),
-    "wholebody133": (SMALL, {**SURE, "codec": "combined-23"}, 150, 6e-3, 0.9),
-    "hand21": ("fastpose_resnet50_dcn", {"codec": "integral-sigmoid"}, 50, 1e-3, 0.95),
+FINE, FINER = (64, 96), (96, 128)  # crops
+
+# what learns the samples by heart, on crops of which size, in how many steps at which rate, and how well at least
+COURSES: dict[str, tuple[str, dict[str, Any], tuple[int, int], int, float, float]] = {
+    "coco": (SMALL, SURE, FINE, 150, 6e-3, 0.9),
+    "ochuman": ("pose_hrnet_w32", SURE, FINE, 50, 1e-3, 0.95),
+    "crowdpose": (SMALL, SURE, FINE, 150, 6e-3, 0.9),
+    "aic": (SMALL, SURE, FINE, 180, 6e-3, 0.85),
+    "mhp": ("fastpose_resnet50", {**SURE, "loss": "ohkm"}, FINE, 50, 1e-3, 0.95),
+    "mpii": ("hourglass_s2", SURE, FINE, 80, 1e-3, 95),
+    "mpii_trb": (SMALL, SURE, FINER, 120, 6e-3, 0.95),
+    "posetrack18": (SMALL, SURE, FINE, 150, 6e-3, 90),
+    "jhmdb": ("simple_pose_resnet18_v1b", SURE, FINE, 80, 1e-3, 0.95),
+    "halpe26": (SMALL, SURE, FINE, 150, 6e-3, 0.9),
+    "halpe68": (SMALL, {**SURE, "codec": "combined-26"}, FINER, 300, 8e-3, 0.9),
+    "halpe136": (SMALL, {**SURE, "codec": "combined-26"}, FINER, 300, 8e-3, 0.9),
+    "wholebody133": (SMALL, {**SURE, "codec": "combined-23"}, FINER, 300, 8e-3, 0.9),
+    "hand21": ("fastpose_resnet50_dcn", {"codec": "integral-sigmoid"}, FINE, 50, 1e-3, 0.95),
 }
 
 
@@ -645,7 +648,7 @@ COURSES: dict[str, tuple[str, dict[str, Any], int, float, float]] = {
 def sample_task(shared: Path, tmp_path: Path) -> Callable[..., PoseTask]:
     """The task of a dataset's samples, to learn from and to be judged by."""
 
-    def make(name: str, target: dict[str, Any], size_wh: tuple[int, int] = (64, 96)) -> PoseTask:
+    def make(name: str, target: dict[str, Any], size_wh: tuple[int, int] = FINE) -> PoseTask:
         file, folder = (shared / "samples" / part for part in SAMPLES[name])
         if name in ("mpii", "mpii_trb"):
             file = with_heads(file, tmp_path / "heads.json")
@@ -682,10 +685,8 @@ def test_every_dataset_is_judged_by_its_own_metric(sample_task: Callable[..., Po
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COURSES)
 def test_the_samples_are_learnt_by_heart(sample_task: Callable[..., PoseTask], name: str) -> None:
-    arch, target, steps, rate, least = COURSES[name]
-    task = sample_task(name, target)
+    arch, target, size_wh, steps, rate, least = COURSES[name]
+    task = sample_task(name, target, size_wh)
     model, losses = fit(task, arch, steps, rate)
-    figures = task.validate(model, CPU)
-    print(name, arch, [round(loss, 3) for loss in losses[::15]], figures)
-    assert losses[-1] < 0.1 * losses[0]
-    assert figures[task.metric] >= least
+    assert losses[-1] < 0.2 * losses[0]
+    assert task.validate(model, CPU)[task.metric] >= least
