@@ -300,6 +300,21 @@ def test_other_joints_are_refused_with_both_lists(
     assert len(text.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("people", "keypoints", "message"),
+    [
+        (0, None, r"x\.json\): nobody is annotated in it"),
+        (2, lambda n: [float("nan")] + flat(n, range(17))[1:], r"person 100 has a box or a joint that is not finite"),
+        (2, lambda n: [1] * 16, r"annotation 100 has 16 numbers as its keypoints, not three"),
+    ],
+)
+def test_labels_that_nobody_can_learn_from(tmp_path: Path, people: int, keypoints: Any, message: str) -> None:
+    file = coco_file(tmp_path, "x", people, 17, **({"keypoints": keypoints} if keypoints else {}))
+    given = data(tmp_path, "coco17", source(file, "coco"))
+    with pytest.raises(PosezooError, match=message):
+        read_sources(given, given.train)
+
+
 def test_a_split_is_found_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     coco_file(tmp_path, "x", 2, 17)

@@ -320,10 +320,10 @@ def test_the_rate_in_words(overrides: list[str], rate: str) -> None:
 
 
 def test_steps_score_and_cost_of_a_published_run() -> None:
-    planned = plan.make_plan(resolve("hrnet_coco_pose_hrnet_w32_256x192"))
+    planned = plan.make_plan(resolve("hrnet_coco_pose_hrnet_w48_256x192"))
     assert (planned.people, planned.steps_per_epoch, planned.steps) == (149_813, 1170, 1170 * 210)
-    assert len(planned.claimed) == len(get_entry("pose_hrnet_w32.hrnet_coco_256x192").claimed)
-    assert "AP 0.744" in planned.claimed[0]
+    assert len(planned.claimed) == len(get_entry("pose_hrnet_w48.hrnet_coco_256x192").claimed)
+    assert "AP 0.751" in planned.claimed[0]
     assert "COCO val2017" in planned.claimed[0]
     assert "estimated" in planned.cost
     assert planned.gpu_hours is not None
@@ -360,7 +360,7 @@ def test_people_are_counted_where_the_data_are(tmp_path: Path) -> None:
     unknown = plan.make_plan(resolve("mmpose_res50_aic_256x192", [f"data.root={tmp_path}"]))
     assert (unknown.people, unknown.steps, unknown.gpu_hours) == (None, None, None)
     assert "unknown until the data are read" in unknown.cost
-    assert unknown.data == (f"aic train: not under {tmp_path}",)
+    assert unknown.data == (f"aic train: not found under data.root={tmp_path}",)
 
 
 def invoke(*words: str) -> str:
@@ -391,8 +391,8 @@ def test_dry_run_says_where_values_are_from() -> None:
     notes = {line.split(" = ")[0]: line.partition("  # ")[2] for line in lines if " = " in line}
     assert notes["arch"] == "zoo entry"
     assert notes["lr"] == "mmpose.toml"
-    assert notes["start"] == "mmpose.toml, kind resnet50"
-    assert notes["seed"] == "override run.seed=3"
+    assert lines[lines.index("# mmpose.toml, kind resnet50") + 1].startswith("start = ")
+    assert notes["seed"] == "override run.seed"
     assert notes["momentum"] == ""
     content = json.loads(invoke("res50_coco_256x192", "run.seed=3", "--dry-run", "--json"))
     assert content["from"]["run.seed"] == "override run.seed=3"
@@ -401,10 +401,24 @@ def test_dry_run_says_where_values_are_from() -> None:
     assert content["plan"]["steps_per_epoch"] == 149_813 // 512
 
 
-def test_a_dry_run_from_python_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_from_python_prints_what_the_command_does(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("res50_coco_256x192", ["schedule.epochs=3"], dry_run=True)
     assert folder == Path("runs/mmpose_res50_coco_256x192")
-    assert json.loads(capsys.readouterr().out)["schedule"]["epochs"] == 3
+    printed = capsys.readouterr().out
+    assert printed == invoke("res50_coco_256x192", "schedule.epochs=3", "--dry-run", "--json")
+    assert json.loads(printed)["recipe"]["schedule"]["epochs"] == 3
+
+
+def test_a_dry_run_fits_a_page() -> None:
+    """Long comments stand above their values, shares of a run are epochs of it, a source has a line of its own."""
+    lines = invoke("alphapose_halpe_136_256x192_res50_lr1e-3_2x-dcn-combined_multidomain", "--dry-run").splitlines()
+    text = lines[lines.index("") :]
+    assert all(len(line) <= 80 for line in text if "#" in line)
+    assert text[text.index("# row's name") + 1].startswith('name = "alphapose_halpe_136')
+    assert 'milestones = ["100/270", "170/270"]   # alphapose.toml, kind 2x' in text
+    assert '  { dataset = "wholebody133", split = "train", domain = "wholebody" },' in text
+    head = dict(line.split(None, 1) for line in lines if line.startswith(("makes", "published")))
+    assert head["published"] == "from a ResNet trained on ImageNet (torchvision's); model.backbone=FILE begins there"
 
 
 def test_list() -> None:

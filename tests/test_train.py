@@ -55,7 +55,7 @@ def test_overrides_and_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = write_recipe(tmp_path, tmp_path)
     assert load_recipe(path, ["schedule.epochs=7", "name=other"]).schedule.epochs == 7
     run(path, ["augment.colour=0.25"], dry_run=True)
-    assert json.loads(capsys.readouterr().out)["augment"]["colour"] == 0.25
+    assert json.loads(capsys.readouterr().out)["recipe"]["augment"]["colour"] == 0.25
     assert not (tmp_path / "run").exists()
 
 
@@ -143,6 +143,13 @@ def test_learning_rate_warms_up_and_falls(tmp_path: Path, kind: str) -> None:
     rates = [learning_rate(recipe, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.02
+
+
+def test_steps_of_the_rate_are_shares_of_the_whole_run(tmp_path: Path) -> None:
+    given = ["schedule.kind=step", "schedule.warmup_steps=30", 'schedule.milestones=["170/210", "200/210"]']
+    recipe = load_recipe(write_recipe(tmp_path, tmp_path), given)
+    rates = [learning_rate(recipe, step, 2100) for step in (1699, 1700, 1999, 2000)]
+    assert rates == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
 def test_a_detector_run_writes_weights_that_load(tmp_path: Path, people_folder: Path) -> None:

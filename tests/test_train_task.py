@@ -544,11 +544,10 @@ def of_dataset(folder: Path, dataset: str = "coco", **more: Any) -> dict[str, An
 def test_validation_is_the_evaluation_of_posezoo(
     people: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from posezoo.evaluate import pipeline
+    from posezoo import stream
 
-    folder, reads = people("coco17"), []
-    plain = pipeline.read_image
-    monkeypatch.setattr(pipeline, "read_image", lambda path: reads.append(path) or plain(path))
+    folder, reads, plain = people("coco17"), [], stream.open_image
+    monkeypatch.setattr(stream, "open_image", lambda path, **how: reads.append(path) or plain(path, **how))
     pixels = {"mean": (0, 0, 0), "std": (1, 1, 1), "size_wh": (192, 256)}
     figures = {}
     for name, source in (("coco", of_dataset(folder)), (None, {"annotations": "people.json", "images": "."})):
@@ -581,11 +580,11 @@ def test_without_a_validation_source_there_are_no_figures(people: Callable[[str]
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"dataset": "mpii", "split": "vall"}, r"no split 'vall' of mpii; there would be .*annot/valid\.json"),
+        ({"dataset": "mpii", "split": "vall"}, "unknown split of mpii 'vall'; did you mean val"),
         ({"dataset": "coco", "annotations": "people.json"}, "give the images' folder too"),
         ({"dataset": "coco", "annotations": "none.json", "images": "."}, "none.json"),
         ({"dataset": "mpii", "annotations": "people.json", "images": "."}, "people.json"),
-        ({"dataset": "coco", "annotations": "people.json", "images": "nowhere"}, "3 of 3 pictures cannot be read"),
+        ({"dataset": "coco", "annotations": "people.json", "images": "nowhere"}, "3 of 3 pictures are missing"),
     ],
 )
 def test_what_is_wrong_with_validation_is_said_before_the_run(

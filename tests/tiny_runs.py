@@ -7,10 +7,28 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from torch import Tensor, nn
 
 from posezoo.skeletons import get_skeleton
 
 ARCHS = {"pose": "mobile_pose_fpn_1.0", "detect": "person_detector_1.0"}
+
+
+class TinyPose(nn.Module):
+    """A network of a few hundred weights whose maps are a fourth of its input; it has norms, and can drop out."""
+
+    def __init__(self, joints: int, drop: float = 0.0):
+        super().__init__()
+        first, second = (nn.Conv2d(i, o, 3, 2, 1, bias=False) for i, o in ((3, 4), (4, 8)))
+        self.backbone = nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(), second, nn.BatchNorm2d(8), nn.Dropout(drop))
+        self.head = nn.Conv2d(8, joints, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, h, w) -> maps (N, joints, h/4, w/4)."""
+        return self.head(self.backbone(images))
+
+
+TINY = {"tiny": TinyPose, "tiny_dropout": lambda joints: TinyPose(joints, drop=0.2)}
 
 
 def write_people(folder: Path, count: int = 6) -> Path:
@@ -37,13 +55,20 @@ def write_people(folder: Path, count: int = 6) -> Path:
     return folder
 
 
-def write_recipe(folder: Path, data: Path, task: str = "pose") -> Path:
-    """A recipe for the people in `data`: two epochs of two steps, with its run in `folder`."""
+def write_recipe(folder: Path, data: Path, task: str = "pose", arch: str | None = None) -> Path:
+    """A recipe for the people in `data`: two epochs of two steps, with its run in `folder`.
+
+    Args:
+        folder: where to write it.
+        data: where `write_people` has written.
+        task: "pose" or "detect".
+        arch: a network of the zoo, or one of `TINY` where a test has added them to the zoo's; None: a small real one.
+    """
     text = f"""
     name = "tiny"
     task = "{task}"
     [model]
-    arch = "{ARCHS[task]}"
+    arch = "{arch or ARCHS[task]}"
     [data]
     root = "{data.as_posix()}"
     train = {{ annotations = "people.json", images = "." }}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from posezoo.errors import PosezooError
-from posezoo.terminal import AsJson, guard, print_json, print_table
+from posezoo.terminal import AsJson, guard, print_fields, print_json, print_table
 
 
 @guard
@@ -46,15 +46,15 @@ def train_command(
 
         run(recipe, tuple(overrides or ()), resume=resume)
         return
-    from posezoo.train.plan import as_json as plan_as_json
-    from posezoo.train.plan import as_text
+    from posezoo.train import plan
     from posezoo.train.rows import resolve
 
     resolved = resolve(recipe, tuple(overrides or ()))
     if as_json:
-        print_json(plan_as_json(resolved))
+        print_json(plan.as_json(resolved))
     else:
-        typer.echo(as_text(resolved))
+        print_fields(plan.fields(resolved))
+        typer.echo(f"\n{plan.as_toml(resolved)}")
 
 
 def _print_rows(text: str | None, as_json: bool) -> None:

@@ -16,6 +16,8 @@ from posezoo.skeletons import map_joints
 # COCO-WholeBody keeps its joints in five lists (its data_format.md); each is a run of the joints of wholebody133.
 PARTS = (("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
 
+_LISTED = 24  # joints that a message names
+
 
 def plain(name: str) -> str:
     """A joint's name as the skeletons spell it: "Right Shoulder" and "Right-shoulder" are right_shoulder."""
@@ -32,9 +34,18 @@ def stated_joints(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def keypoint_count(content: Mapping[str, Any]) -> int | None:
-    """How many keypoints the first annotation that has any has; None where none has."""
-    lengths = (len(a["keypoints"]) // 3 for a in content["annotations"] if a.get("keypoints"))
-    return next(lengths, None)
+    """How many keypoints the first annotation that has any has; None where none has.
+
+    Raises:
+        PosezooError: its keypoints are not three numbers each.
+    """
+    for annotation in content["annotations"]:
+        if numbers := annotation.get("keypoints"):
+            if len(numbers) % 3:
+                who = f"annotation {annotation.get('id', '')}".rstrip()
+                raise PosezooError(f"{who} has {len(numbers)} numbers as its keypoints, not three (x, y, v) for each")
+            return len(numbers) // 3
+    return None
 
 
 def order(content: Mapping[str, Any], where: str, dataset: Dataset) -> tuple[NDArray[np.int64], int]:
@@ -56,6 +67,8 @@ def order(content: Mapping[str, Any], where: str, dataset: Dataset) -> tuple[NDA
     """
     try:
         stated, count = stated_joints(content), keypoint_count(content)
+    except PosezooError as err:
+        raise PosezooError(f"{where}: {err}") from None
     except (AttributeError, KeyError, TypeError) as err:
         raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
     names = tuple(dataset.spelled.get(name, name) for name in stated)
@@ -100,6 +113,8 @@ def whose(content: Any) -> str:
         return "is a list without annotated people"
     try:
         stated, count, entries = stated_joints(content), keypoint_count(content), content["annotations"] or [{}]
+    except PosezooError as err:
+        return f"is no keypoint file: {err}"
     except (AttributeError, KeyError, TypeError):
         return "has no 'images' and 'annotations'"
     if "face_kpts" in entries[0]:
@@ -123,4 +138,4 @@ def _owners(names: Sequence[str]) -> list[str]:
 
 def _few(names: Iterable[str]) -> str:
     every = list(names)
-    return ", ".join(every[:3]) + (f", ... {len(every)} in all" if len(every) > 3 else "")
+    return ", ".join(every[:_LISTED]) + (f", ... {len(every)} in all" if len(every) > _LISTED else "")

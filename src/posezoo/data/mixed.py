@@ -215,6 +215,11 @@ def _large_enough(part: _Part, skeleton: Skeleton, least_joints: int, least_side
     sides = (people.boxes_xyxy[:, 2:] - people.boxes_xyxy[:, :2]).min(axis=1)
     labelled = (people.weights > 0)[:, known].sum(axis=1)
     enough = (labelled >= least_joints) & (sides >= least_side)
+    if not len(people):
+        raise PosezooError(f"{part.where}: nobody is annotated in it")
+    finite = np.isfinite(people.keypoints_xy).all(axis=(1, 2)) & np.isfinite(people.boxes_xyxy).all(axis=1)
+    for row in np.flatnonzero(~finite):
+        raise PosezooError(f"{part.where}: person {people.ids[row]} has a box or a joint that is not finite")
     if not enough.any():
         raise PosezooError(
             f"{part.where}: none of {len(people)} people has {least_joints} labelled joints of {skeleton.name} and a "

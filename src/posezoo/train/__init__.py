@@ -16,7 +16,7 @@ def run(
         recipe: a TOML file, a row or a file of `recipes/`, or any name of a model of the zoo.
         overrides: `key=value`, dotted keys, values as TOML (`schedule.epochs=3`).
         resume: go on from the last checkpoint of the run's folder, exactly where it stood.
-        dry_run: print the recipe with every default filled in, as JSON, and stop.
+        dry_run: print what `posezoo train --dry-run --json` prints, the whole recipe and its plan, and stop.
 
     Returns:
         The run's folder.
@@ -25,14 +25,17 @@ def run(
         PosezooError: a mistake in the recipe, the data or the checkpoint.
     """
     from posezoo.errors import require
-    from posezoo.train.recipe import load_recipe
+    from posezoo.train.rows import resolve
 
-    resolved = load_recipe(recipe, overrides)
+    resolved = resolve(recipe, overrides)
     if dry_run:
-        print(resolved.model_dump_json(indent=2))
-        return Path(resolved.run.folder)
+        from posezoo.terminal import print_json
+        from posezoo.train.plan import as_json
+
+        print_json(as_json(resolved))
+        return Path(resolved.recipe.run.folder)
     for module in ("torch", "accelerate"):
         require(module, "train", "training")
     from posezoo.train.loop import train
 
-    return train(resolved, resume)
+    return train(resolved.recipe, resume)

@@ -16,17 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from posezoo import __version__
 from posezoo.data.catalog import find, get_dataset
+from posezoo.data.coco_style import People
 from posezoo.files import write_atomic
 from posezoo.media.images import write_image
-from posezoo.train.checkpoint import BEST, RECIPE, facts_of
+from posezoo.train.checkpoint import BEST, RECIPE, facts_of, weights_file
 from posezoo.train.curves import Panel, draw, smooth
-from posezoo.train.log import Row, duration, read_log
+from posezoo.train.log import NOBODY, Row, duration, read_log
 from posezoo.train.recipe import Recipe, Source
 from posezoo.zoo import get_entry
 from posezoo.zoo.store import hash_of
+from posezoo.zoo.table import score_line
 
 CARD, CURVES = "card.md", "curves.png"
 PROTOCOL = {
@@ -37,7 +40,6 @@ _PACKAGES = ("torch", "accelerate", "safetensors", "numpy", "opencv-python-headl
 _SMOOTHED = ("loss",)
 _NOT_LEARNING = ("images_per_s", "data_wait", "eta_s", "lr")
 _MOST_LINES = 4
-NOBODY = -1.0  # a figure that there was nobody to judge by
 
 
 def write_card(folder: Path, recipe: Recipe, task: Any, story: Mapping[str, Any]) -> Path:
@@ -98,50 +100,58 @@ def panels(rows: Sequence[Row], metric: str, ranking: Sequence[tuple[float, int]
 
 
 def _figures(rows: Sequence[Row], recipe: Recipe, metric: str, story: Mapping[str, Any]) -> str:
-    """The best epochs, all that was measured of the first of them, and what the zoo's source claims."""
+    """What was measured of the best epochs, and what the zoo's source claims."""
     by_epoch: dict[int, dict[str, float]] = {}
     for step, phase, name, value in rows:
         if phase == "validate":
             by_epoch.setdefault(round(step / story["epoch_steps"]), {})[name] = value
-    ranking = story["ranking"]
-    if recipe.data.validate_on is None or not any(metric in figures for figures in by_epoch.values()):
-        return f"Nothing was measured. `{BEST}`: epoch {ranking[0][1]} of {recipe.schedule.epochs}, the last."
-    measured = [by_epoch.get(epoch, {}) for _, epoch in ranking]
-    names = [metric, *(name for name, value in measured[0].items() if name != metric and value != NOBODY)]
-    table = [
-        [f"`best-{rank}.safetensors`", str(epoch), *(f"{figures.get(name, float('nan')):.4f}" for name in names)]
-        for rank, ((_, epoch), figures) in enumerate(zip(ranking, measured, strict=True), 1)
-    ]
+    epochs = [epoch for _, epoch in story["ranking"]]
     source = recipe.data.validate_on
-    of = " ".join(filter(None, [source.dataset, source.split])) or str(source.annotations)
-    text = _table(("weights", "epoch", *names), table)
-    text += (
-        f"\n\nMeasured on {of}: {PROTOCOL[recipe.task]}"
-        + ("; averaged weights" if recipe.optimiser.ema else "")
-        + f". `{BEST}` is the first of them."
+    if source is None or not any(metric in figures for figures in by_epoch.values()):
+        return f"Nothing was measured. `{BEST}`: epoch {epochs[0]} of {recipe.schedule.epochs}, the last."
+    best = by_epoch.get(epochs[0], {})
+    names = [metric, *(name for name, value in best.items() if name != metric and value != NOBODY)]
+    files = [f"`{weights_file(Path(), epoch).name}`" for epoch in epochs]
+    table = [[name, *(_number(by_epoch.get(epoch, {}).get(name)) for epoch in epochs)] for name in names]
+    of = " ".join(filter(None, [source.dataset, source.split])) or "the validation source"
+    averaged = "; averaged weights" if recipe.optimiser.ema else ""
+    text = (
+        f"{_table(('', *files), table)}\n\nMeasured on {of}, see below: {PROTOCOL[recipe.task]}{averaged}. `{BEST}` is "
+        f"`{weights_file(Path(), epochs[0]).name}`."
     )
-    if recipe.entry is None:
+    entry = facts_of(recipe).get("name")  # whose place these weights can take
+    claims = get_entry(entry).claimed if entry is not None else ()
+    if not claims:
         return text
-    claims = get_entry(recipe.entry).claimed
-    told = [f"{', '.join(f'{k} {v:g}' for k, v in score.metrics.items())} ({score.protocol})" for score in claims]
-    return text + "".join(f"\n\nClaimed by the source of {recipe.entry}: {claim}" for claim in told)
+    listed = "".join(f"\n- {score_line(score)}" for score in claims)
+    return f"{text}\n\nClaimed by the source of {entry}, under its own protocol:\n{listed}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _data(recipe: Recipe, task: Any) -> str:
     """What was read, so that another can see whether it is the same."""
-    people = getattr(task.dataset, "people", None)
-    source_row = getattr(task.dataset, "source_row", None)
+    people, judged_by = getattr(task.dataset, "people", None), getattr(task, "judged_by", None)
+    source_row = getattr(task.dataset, "source_row", 0)
     table = []
     for number, source in enumerate(recipe.data.train):
-        counted = ["", ""]
-        if people is not None:
-            mine = np.ones(len(people), bool) if source_row is None else source_row == number
-            counted = [str(int(mine.sum())), str(len(np.unique(people.image_row[mine])))]
-        table.append(["training", *_files(source, recipe.data.root), *counted])
+        counts = ("", "") if people is None else _counts(people, np.broadcast_to(source_row == number, len(people)))
+        table.append(["training", *_files(source, recipe.data.root), *counts])
     if recipe.data.validate_on is not None:
-        table.append(["validation", *_files(recipe.data.validate_on, recipe.data.root), "", ""])
+        counts = ("", "") if judged_by is None else _counts(judged_by, (judged_by.weights > 0).any(axis=1))
+        table.append(["validation", *_files(recipe.data.validate_on, recipe.data.root), *counts])
+    notes = list(getattr(task, "notes", ()))
+    if recipe.data.validate_on is not None and table[-1][3] in [row[3] for row in table[:-1]]:
+        notes.append("The validation file was learnt from: its figures tell how well it was learnt by heart.")
     text = _table(("for", "source", "annotations", "sha256", "people", "pictures"), table)
-    return text + "".join(f"\n\n{note}" for note in getattr(task, "notes", ()))
+    return text + "".join(f"\n\n{note}" for note in notes)
+
+
+def _counts(people: People, which: NDArray[np.bool_]) -> tuple[str, str]:
+    """How many these are, and in how many pictures."""
+    return str(which.sum()), str(len(np.unique(people.image_row[which])))
 
 
 def _files(source: Source, root: Path) -> tuple[str, str, str]:
@@ -210,7 +220,8 @@ def _versions() -> list[str]:
 def own_command() -> str:
     """How this process was called; `python -m posezoo` is called posezoo."""
     first, *rest = sys.argv
-    return shlex.join(["posezoo" if Path(first).name == "__main__.py" else Path(first).name, *rest])
+    path = Path(first)
+    return shlex.join([path.parent.name if path.name == "__main__.py" else path.name, *rest])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from posezoo import __version__
 from posezoo.codecs import get_codec
@@ -30,6 +31,7 @@ FREE = (
     "run.channels_last", "run.compile", "run.keep_best", "run.log_every", "run.save_every",
 )  # fmt: skip
 _FORMAT = 1
+_UNFINISHED = re.compile(r"\.\S+\.[0-9a-f]{8}\.\w+")  # what `atomic_path` calls them
 
 
 def write_state(folder: Path, recipe: Recipe, state: Mapping[str, Any]) -> None:
@@ -45,9 +47,22 @@ def write_state(folder: Path, recipe: Recipe, state: Mapping[str, Any]) -> None:
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             torch.save(whole, file)
+    except PosezooError as err:
+        raise PosezooError(f"{err}{_kept(path)}") from None
     except RuntimeError as err:  # how torch may tell of a full disk: what the system said is behind it
         reason = err.__context__.strerror if isinstance(err.__context__, OSError) else first_line(err)
-        raise PosezooError(f"cannot write {path}: {reason}") from None
+        raise PosezooError(f"cannot write {path}: {reason}{_kept(path)}") from None
+
+
+def _kept(path: Path) -> str:
+    return "; the checkpoint before it is still there: make room, then go on with --resume" if path.exists() else ""
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of a process that was killed while it wrote them."""
+    for file in folder.glob(".*"):
+        if _UNFINISHED.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
@@ -90,6 +105,21 @@ def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
     return state
 
 
+def random_state() -> dict[str, Tensor]:
+    """Torch's generators, on the CPU and on this process's GPU."""
+    state = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Tensor]) -> None:
+    """Go on drawing where `random_state` was taken."""
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
 def first_line(err: Exception) -> str:
     """What an error says, in one line; its name where it says nothing."""
     return next(iter(str(err).strip().splitlines()), type(err).__name__)
@@ -119,7 +149,9 @@ def _text(value: Any) -> str:
 
 
 class Best:
-    """The weights of the best epochs: `best-1.safetensors` and so on, and `best.safetensors`, the first of them.
+    """The weights of the best epochs: `epoch-12.safetensors` and so on, and `best.safetensors`, the first of them.
+
+    What is no longer among the best stays until `prune`, so that a checkpoint never speaks of files that are gone.
 
     Attributes:
         ranking: (score, epoch from 1) of each, the best first.
@@ -129,28 +161,42 @@ class Best:
         self.folder, self.most, self.sign = folder, most, 1.0 if larger_is_better else -1.0
         self.ranking: list[tuple[float, int]] = []
 
-    def file(self, rank: int) -> Path:
-        """Where the weights of a rank (from 1) are."""
-        return self.folder / f"best-{rank}.safetensors"
-
     def offer(self, model: nn.Module, score: float, epoch: int, facts: Mapping[str, str]) -> bool:
-        """Keep the weights of `epoch` if they are among the best; whether they are the best of all."""
+        """Keep the weights of `epoch` if they are among the best; whether they are the best of all.
+
+        Of equals the newest leads: it has learnt most. A score that is no number is the worst.
+        """
         score = score if math.isfinite(score) else -self.sign * math.inf
-        rank = 1 + sum(
-            self.sign * other >= self.sign * score for other, _ in self.ranking
-        )  # of equals, the first leads
-        if rank > self.most:
+        place = sum(self.sign * other > self.sign * score for other, _ in self.ranking)
+        if place >= self.most:
             return False
-        for place in range(min(len(self.ranking) + 1, self.most), rank, -1):
-            if self.file(place - 1).exists():
-                self.file(place - 1).replace(self.file(place))
-        save_weights(model, self.file(rank), {**facts, "epoch": str(epoch)})
-        self.ranking.insert(rank - 1, (score, epoch))
+        save_weights(model, weights_file(self.folder, epoch), {**facts, "epoch": str(epoch)})
+        self.ranking.insert(place, (score, epoch))
         del self.ranking[self.most :]
-        if rank == 1:
-            with atomic_path(self.folder / BEST) as temporary:
-                _same_file(self.file(1), temporary)
-        return rank == 1
+        if place == 0:
+            self._link()
+        return place == 0
+
+    def restore(self, ranking: Sequence[tuple[float, int]]) -> None:
+        """Go on with the ranking of a checkpoint, whatever has been offered since."""
+        self.ranking = list(ranking)
+        if self.ranking and weights_file(self.folder, self.ranking[0][1]).exists():
+            self._link()
+
+    def _link(self) -> None:
+        with atomic_path(self.folder / BEST) as temporary:
+            _same_file(weights_file(self.folder, self.ranking[0][1]), temporary)
+
+    def prune(self) -> None:
+        """Remove the weights of all other epochs."""
+        ranked = {weights_file(self.folder, epoch) for _, epoch in self.ranking}
+        for file in set(self.folder.glob(weights_file(self.folder, "*").name)) - ranked:
+            file.unlink(missing_ok=True)
+
+
+def weights_file(folder: Path, epoch: int | str) -> Path:
+    """Where a run keeps the weights of an epoch (from 1)."""
+    return folder / f"epoch-{epoch}.safetensors"
 
 
 def _same_file(source: Path, target: Path) -> None:

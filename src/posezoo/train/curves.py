@@ -59,11 +59,19 @@ def smooth(points: Points, share: float = 0.05) -> list[tuple[float, float]]:
     return list(zip(x.tolist(), ((total[high] - total[low]) / (high - low)).tolist(), strict=True))
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers from `low` to `high`, at most about `most` of them."""
     step = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most)
     return [step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def label(value: float) -> str:
+    """Short, such as "250", "0.05" or "2.5e-4"."""
+    if value == 0 or 1e-2 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -89,7 +97,7 @@ def _draw(panel: Panel) -> Image:
 
     for tick in ticks(y_low, y_high):
         cv2.line(canvas, place(x_low, tick), place(x_high, tick), _GRID, _OVER)
-        _write(canvas, f"{tick:.4g}", (left - 6 * _OVER, place(x_low, tick)[1] + 4 * _OVER), _GREY, align=1.0)
+        _write(canvas, label(tick), (left - 6 * _OVER, place(x_low, tick)[1] + 4 * _OVER), _GREY, align=1.0)
     for tick in ticks(x_low, x_high):
         x = place(tick, y_low)[0]
         cv2.line(canvas, (x, height - bottom), (x, height - bottom + 4 * _OVER), _GREY, _OVER)
@@ -110,7 +118,7 @@ def _draw(panel: Panel) -> Image:
     if panel.best is not None:
         point = place(*panel.best)
         cv2.circle(canvas, point, 7 * _OVER, _INK, 2 * _OVER, cv2.LINE_AA)
-        _write(canvas, f"{panel.best[1]:.4g}", (point[0], point[1] - 11 * _OVER), _INK, align=0.5)
+        _write(canvas, label(float(f"{panel.best[1]:.4g}")), (point[0], point[1] - 11 * _OVER), _INK, align=0.5)
     return cv2.resize(canvas, PANEL_WH, interpolation=cv2.INTER_AREA)
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posezoo.codecs import get_codec
 from posezoo.codecs.combined import CombinedCodec
 from posezoo.data.catalog import Dataset, get_dataset
 from posezoo.data.mixed import domain_of
-from posezoo.errors import PosezooError, unknown_name
+from posezoo.errors import PosezooError, UnknownNameError, unknown_name
 from posezoo.skeletons import Skeleton, get_skeleton, map_joints
 from posezoo.train.recipe import Recipe
 
+if TYPE_CHECKING:
+    from posezoo.zoo import Entry
+
 _LISTED = 24  # joints of a list that a message names
+_WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".tar", ".params", ".weights")
 
 
 def check_fit(recipe: Recipe) -> None:
@@ -28,6 +34,7 @@ def check_fit(recipe: Recipe) -> None:
     if recipe.task != "pose":
         return
     skeleton = get_skeleton(recipe.data.skeleton)
+    _check_start(recipe, skeleton)
     _check_target(recipe, skeleton)
     _check_sources(recipe, skeleton)
     _check_judge(recipe, skeleton)
@@ -40,6 +47,46 @@ def _check_split(dataset: Dataset, split: str | None, is_needed: bool) -> None:
         raise PosezooError(f"source {dataset.name}: say which split ({', '.join(known)})")
     if split is not None and split not in known:
         raise unknown_name(f"split of {dataset.name}", split, known)
+
+
+def start_entry(weights: str) -> Entry | None:
+    """The zoo's entry that `model.weights` names; None where it is a file.
+
+    Raises:
+        PosezooError: it is neither a file nor the name of an entry.
+    """
+    from posezoo.zoo import get_entry
+
+    path = Path(weights)
+    # what is said to be a file in some folder is not looked for elsewhere under its name
+    if path.is_file() or (path.suffix in _WEIGHTS_FILES and len(path.parts) > 1):
+        return None
+    try:
+        return get_entry(weights)
+    except UnknownNameError as err:
+        if path.suffix in _WEIGHTS_FILES:
+            return None
+        raise PosezooError(f"model.weights is no file here, and {err}") from None
+
+
+def find_backbone(recipe: Recipe) -> Path | None:
+    """Where the file of `model.backbone` is: under the data's root, or where it says; None where it is not."""
+    given = recipe.model.backbone
+    places = () if given is None else (recipe.data.root / given, given)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _check_start(recipe: Recipe, skeleton: Skeleton) -> None:
+    model = recipe.model
+    entry = start_entry(model.weights) if model.weights is not None else None
+    if entry is None or model.transfer:
+        return
+    theirs = len(get_skeleton(entry.skeleton)) if entry.skeleton else 0
+    if theirs != len(skeleton):
+        raise PosezooError(
+            f"model.weights: {entry.name} predicts {theirs} joints, the network {len(skeleton)} ({skeleton.name}): "
+            "model.transfer=true takes all but the layer that predicts them"
+        )
 
 
 def _check_target(recipe: Recipe, skeleton: Skeleton) -> None:

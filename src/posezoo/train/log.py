@@ -6,15 +6,21 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as RichTask
+from rich.text import Text
 
 from posezoo.errors import PosezooError
 from posezoo.files import write_atomic
 
 FILE = "log.csv"
 COLUMNS = ["step", "phase", "name", "value"]
+NOBODY = -1.0  # a figure that there was nobody to judge by
 Row = tuple[int, str, str, float]
 
 
@@ -65,7 +71,8 @@ class Log:
     def close(self) -> None:
         """Let TensorBoard's file go."""
         if self.board is not None:
-            self.board.close()
+            with suppress(OSError):  # a full disk, which `write` has told of
+                self.board.close()
 
 
 def read_log(folder: Path) -> list[Row]:
@@ -85,6 +92,34 @@ def read_log(folder: Path) -> list[Row]:
     return rows
 
 
+class Bar:
+    """The steps of a run as a bar, on a terminal alone, with figures behind it as far as they fit."""
+
+    def __init__(self, steps: int, done: int, active: bool):
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, _Figures(), console=console, disable=not (active and console.is_terminal))
+        self._task = self._progress.add_task("", total=steps, completed=done, figures="")
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, **what: Any) -> None:
+        """Change any of `description`, `completed` (steps) and `figures` (text)."""
+        self._progress.update(self._task, **what)
+
+
+class _Figures(ProgressColumn):
+    """Text that never takes a second line."""
+
+    def render(self, task: RichTask) -> Text:
+        return Text(task.fields["figures"], style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class Meter:
     """How fast a run is, and how long it waits for its data."""
 
@@ -92,6 +127,7 @@ class Meter:
         self.batch_size, self.now = batch_size, now
         self.seconds = self.waited = 0.0  # of all steps together
         self.steps = 0
+        self.has_begun = False
         self._begin()
 
     def _begin(self) -> None:
@@ -99,10 +135,14 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """What happens here is waiting for data."""
+        """What happens here is waiting for data; the first time, for the loader to start, which counts nowhere."""
         began = self.now()
         yield
-        self.window_waited += self.now() - began
+        if self.has_begun:
+            self.window_waited += self.now() - began
+        else:
+            self.has_begun = True
+            self._begin()
 
     def step(self) -> None:
         """A step is done."""
@@ -137,6 +177,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Such as "1 step" or "3 steps"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def short(figures: Mapping[str, Any]) -> str:

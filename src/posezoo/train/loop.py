@@ -1,7 +1,8 @@
 """The training loop: accelerate for devices and processes, everything else in plain sight.
 
 A run's folder holds `recipe.json`, `log.csv`, TensorBoard events, `last.pt` (all that a run needs to go on), the
-weights that validated best (`best.safetensors`, `best-1.safetensors` and so on), and at the end `card.md`.
+weights of the epochs that validated best (`epoch-12.safetensors` and so on, and `best.safetensors`, the first of them),
+and at the end `card.md` with `curves.png`.
 
 Several GPUs or nodes: `accelerate launch -m posezoo train ...` or `torchrun --nproc-per-node N -m posezoo train ...`.
 """
@@ -11,32 +12,31 @@ from __future__ import annotations
 import datetime
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import cv2
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import gather_object
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from posezoo.errors import PosezooError
 from posezoo.files import atomic_path, write_atomic
 from posezoo.train import checkpoint
-from posezoo.train.card import NOBODY, write_card
-from posezoo.train.log import Log, Meter, duration, short
+from posezoo.train.card import write_card
+from posezoo.train.interrupts import Interrupts
+from posezoo.train.log import NOBODY, Bar, Log, Meter, counted, duration, short
 from posezoo.train.network import make_model, norms
 from posezoo.train.optimise import Learner, Outcome
 from posezoo.train.order import Batch, Order, Rows, Share, make_loader
 from posezoo.train.recipe import Recipe
 
+_GO_ON = "the same command with --resume goes on"
 _MOST_SHOWN = 4  # figures of a validation in its line
 _SLOW_DATA = 0.1  # share of the time without data above which the log says what to do
 _PATIENCE = datetime.timedelta(hours=2)  # of the other processes while the first one validates
@@ -49,7 +49,9 @@ class Task(Protocol):
 
     * `order_weights` (rows,): how often each row is drawn, see `Order`;
     * `notes`: lines for the log and the card;
-    * `metric_larger_is_better`: False for a metric that is an error.
+    * `judged_by`: the people of the validation source, for the card;
+    * `metric_larger_is_better`: False for a metric that is an error;
+    * `draw(batch, path)`: draws samples into a picture file, and gives a line on each.
     """
 
     metric: str  # the figure of `validate` that tells which weights are best
@@ -82,8 +84,10 @@ def train(recipe: Recipe, resume: bool = False) -> Path:
     """
     last = recipe.run.folder / checkpoint.FILE
     if resume and not last.exists():
-        raise PosezooError(f"nothing to resume: {last} does not exist")
-    if not resume and last.exists():
+        if not (recipe.run.folder / checkpoint.RECIPE).exists():
+            raise PosezooError(f"nothing to resume: {last} does not exist; a run begins without --resume")
+        resume = False  # it ended before its first checkpoint
+    elif not resume and last.exists():
         raise PosezooError(f"{last.parent} already holds a run: add --resume, or choose another run.folder")
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
@@ -95,29 +99,6 @@ def train(recipe: Recipe, resume: bool = False) -> Path:
             return _Run(recipe, resume, interrupts).go()
     finally:
         cv2.setNumThreads(threads)
-
-
-class Interrupts:
-    """Ctrl-C and SIGTERM as a wish that the loop may see to; a second one is an exception as usual."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        self.before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted:
-            raise KeyboardInterrupt
-        self.wanted = True
-        os.write(2, b"\nstopping after this step, with a checkpoint; once more to stop at once\n")
 
 
 def make_task(recipe: Recipe) -> Task:
@@ -145,12 +126,14 @@ class _Run:
         weights = getattr(self.task, "order_weights", None)
         self.order = Order(self.samples, given.batch_size, plan.samples_per_epoch, recipe.run.seed, weights)
         self.total = self.order.steps * plan.epochs
-        model = make_model(recipe, self.task.joints)
+        model = make_model(recipe, self.task.joints, fill=not resume, tell=self._say)
         self.learner = Learner(recipe, self.task, model, self.accelerator, self.total)
         self.best = checkpoint.Best(
             self.folder, recipe.run.keep_best, getattr(self.task, "metric_larger_is_better", True)
         )
         self.step = self.validated = 0  # steps and epochs that are behind us
+        self.saved = 0  # the step of the last checkpoint
+        self.is_whole = True  # whether nothing of the next step has been learnt
         self.seconds, self.sittings = 0.0, 0  # of the sittings before this one
         self.started, self.validation_s = time.perf_counter(), 0.0
         self.latest: dict[str, float] = {}  # what was logged last
@@ -159,6 +142,8 @@ class _Run:
             torch.manual_seed(recipe.run.seed + self.rank)
         if resume:
             self._load()
+        if self.main:
+            checkpoint.sweep(self.folder)
         self.meter = Meter(self.order.batch_size)
         share = Share(self.order, self.step, self.total, given.accumulate, self.rank, self.accelerator.num_processes)
         self.loader = make_loader(self.task.dataset, share, recipe.run.workers, self.accelerator.device)
@@ -168,28 +153,43 @@ class _Run:
         """Whether a line of the log is of what the checkpoint has behind it."""
         return step <= (self.validated * self.order.steps if phase == "validate" else self.step)
 
+    def _say(self, line: str) -> None:
+        """A line on stdout, once, and at once even where that is a file."""
+        self.accelerator.print(line, flush=True)
+
     def go(self) -> Path:
         """Every epoch that is left."""
         if self.main:
             write_atomic(self.folder / checkpoint.RECIPE, self.recipe.model_dump_json(indent=2, by_alias=True))
         for line in self._opening():
-            self.accelerator.print(line)
+            self._say(line)
         if self.accelerator.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not (self.main and console.is_terminal)) as self.progress:
-            self.bar = self.progress.add_task(self.recipe.name, total=self.total, completed=self.step)
-            passes = self._passes()
-            for epoch in range(self.validated, self.recipe.schedule.epochs):
-                self._epoch(epoch, passes)
-                self._validate(epoch)
-                self._save()
-        self.log.close()
+        with closing(self.log), closing(self._passes()) as passes, Bar(self.total, self.step, self.main) as self.bar:
+            try:
+                for epoch in range(self.validated, self.recipe.schedule.epochs):
+                    self._epoch(epoch, passes)
+                    self._validate(epoch)
+                    self._save()
+            except PosezooError as err:
+                raise PosezooError(f"{err}{self._rescued()}") from err
         if self.main:
             card = write_card(self.folder, self.recipe, self.task, self._story())
-            self.accelerator.print(f"{self.recipe.name}: done in {duration(self._elapsed())}, see {card}")
+            self._say(f"{self.recipe.name}: done in {duration(self._elapsed())}, see {card}")
         return self.folder
+
+    def _rescued(self) -> str:
+        """Save what has been learnt before an error that one can mend; what to say of it.
+
+        One process of several cannot: it does not know what has become of the others.
+        """
+        if not self.is_whole or self.step == self.saved or self.accelerator.num_processes > 1:
+            return ""
+        try:
+            self._save()
+        except PosezooError:  # the disk is full: what was wrong before matters more
+            return ""
+        return f". Step {self.step} is saved: mend this, and {_GO_ON}"
 
     def _opening(self) -> list[str]:
         """What is about to happen, and what of it one might not expect."""
@@ -201,15 +201,19 @@ class _Run:
         where = f"{devices} x {self.accelerator.device.type}"
         lines = [
             f"{recipe.name}: {recipe.model.arch}, {size:.1f} M weights, {precision} on {where}",
-            f"{self.samples} samples; {recipe.schedule.epochs} epochs of {order.steps} steps of {order.batch_size}",
+            f"{counted(self.samples, 'sample')}; {counted(recipe.schedule.epochs, 'epoch')} of "
+            f"{counted(order.steps, 'step')} of {order.batch_size}",
         ]
+        if order.batch_size < given.batch_size:
+            lines.append(f"a step takes every sample there is: {order.batch_size}, not {given.batch_size}")
         if given.lr_batch_size not in (None, given.batch_size):
             scaled = f"learning rate {given.rate:g} for {given.batch_size} samples a step"
             lines.append(f"{scaled}, in proportion to {given.lr:g} for {given.lr_batch_size}")
         if share < order.batch_size:
-            lines.append(f"a step is {devices} devices x {given.accumulate} passes of {share} samples")
+            passes = counted(given.accumulate, "pass", "passes")
+            lines.append(f"a step is {counted(devices, 'device')} x {passes} of {counted(share, 'sample')}")
             if norms(learner.plain) and not (recipe.run.sync_batchnorm or recipe.model.keep_norm):
-                lines.append(f"BatchNorm takes its statistics from {share} samples, not from the whole step")
+                lines.append(f"BatchNorm takes its statistics from {counted(share, 'sample')}, not from the whole step")
         if self.step:
             lines.append(f"going on from step {self.step} of {self.total}")
         return [*lines, *getattr(self.task, "notes", ())]
@@ -217,50 +221,59 @@ class _Run:
     def _epoch(self, epoch: int, passes: Iterator[list[Batch]]) -> None:
         """The steps that are left of an epoch."""
         self.learner.train_mode()
+        self.bar.show(description=f"epoch {epoch + 1}/{self.recipe.schedule.epochs}")
         while self.step < (epoch + 1) * self.order.steps:
             with self.meter.waiting():
                 parts = next(passes)
+            self.is_whole = False
             outcome = self.learner.step(parts, self.step, lambda: self.interrupts.wanted)
             self.step += 1
             loss, stop = outcome.shared.tolist()  # waits for the device
             if not math.isfinite(loss):
                 self._give_up(outcome, loss)
+            self.is_whole = True
             self.meter.step()
-            if self.step % self.recipe.run.log_every == 0:
+            if self.step % self.recipe.run.log_every == 0 or self.step % self.order.steps == 0:
                 self._tell(loss, outcome)
-            self.progress.update(self.bar, completed=self.step)
+            self.bar.show(completed=self.step)
             if stop or self.step % self.recipe.run.save_every == 0:
                 self._save()
             if stop:
-                self.accelerator.print(f"step {self.step} of {self.total} is in {self.folder}: go on with --resume")
+                self._say(f"step {self.step} of {self.total} is in {self.folder}: {_GO_ON}")
                 raise KeyboardInterrupt
 
-    def _passes(self) -> Iterator[list[Batch]]:
+    def _passes(self) -> Generator[list[Batch], None, None]:
         """Each step's samples, in passes, on the device."""
         batches, device = iter(self.loader), self.accelerator.device
         try:
             while True:
                 parts = [next(batches) for _ in range(self.recipe.optimiser.accumulate)]
                 yield [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
-        except PosezooError as err:  # a worker's comes in the traceback that torch wraps it in
-            told = str(err).strip().splitlines()[-1].removeprefix("posezoo.errors.PosezooError: ")
-            raise PosezooError(told) from None
-        except RuntimeError as err:
-            if "DataLoader worker" not in str(err):
-                raise
-            advice = "Where memory is short: fewer run.workers, or more shared memory (docker run --shm-size)"
-            raise PosezooError(f"{checkpoint.first_line(err)} {advice}") from None
+        except (PosezooError, KeyboardInterrupt, RuntimeError) as err:
+            wrong = _of_loader(err)
+            traceback.clear_frames(err.__traceback__)
+        # nothing has a hold of the workers any more: they end now, and nobody has to wait for them later
+        del batches
+        raise wrong
 
     def _give_up(self, outcome: Outcome, loss: float) -> None:
         """Keep the samples of a loss that is not a number, and end."""
         path = self.folder / (f"bad_batch.{self.rank}.pt" if self.rank else "bad_batch.pt")
-        part = outcome.bad_part()
+        part, where = outcome.bad_part(), "its samples are another process's"
         if part is not None:
+            kept: dict[str, Any] = {"step": self.step - 1, "loss": loss, "batch": part}
+            where = f"its samples are in {path} (torch.load gives step, loss and batch)"
+            if hasattr(self.task, "draw"):
+                kept["samples"] = self.task.draw(part, path.with_suffix(".png"))
+                where = f"its samples are drawn in {path.with_suffix('.png')}, and kept in {path} for torch.load"
             with atomic_path(path) as temporary:
-                torch.save(part, temporary)
-        where = f"the batch is in {path}" if part is not None else "the batch is another process's"
+                torch.save(kept, temporary)
+        best = self.folder / checkpoint.BEST
+        start = f"; model.weights={best} begins where it was best" if best.exists() else ""
+        wider = ", or take run.precision=bf16, which has more range" if self.recipe.run.precision == "fp16" else ""
         raise PosezooError(
-            f"the loss is {loss} at step {self.step - 1}; {where}. Lower optimiser.lr, or set optimiser.clip"
+            f"the loss is {loss} at step {self.step - 1}; {where}. If they are sound, lower optimiser.lr or set "
+            f"optimiser.clip{wider}, and begin again in another run.folder{start}"
         )
 
     def _tell(self, loss: float, outcome: Outcome) -> None:
@@ -271,12 +284,13 @@ class _Run:
         shown = {"loss": loss, **figures, **speed, "lr": self.learner.optimiser.param_groups[-1]["lr"]}
         self.log.write(self.step, "train", shown)
         self.latest = shown
-        told = short({name: value for name, value in shown.items() if name != "eta_s"})
-        self.progress.update(self.bar, description=f"{self.recipe.name} epoch {self.validated + 1}  {told}")
+        speeds = f"{speed['images_per_s']:.0f} images/s, {speed['data_wait']:.0%} waiting"
+        self.bar.show(figures=f"{short({'loss': loss, **figures})}  {speeds}")
 
     def _validate(self, epoch: int) -> None:
         """Judge the weights by the task's own metric, and keep them if they are among the best."""
         began = time.perf_counter()
+        self.bar.show(figures="validating")
         with self.meter.paused():
             if self.main:
                 self._judge(epoch)
@@ -291,20 +305,27 @@ class _Run:
         facts = checkpoint.facts_of(recipe)
         if metric in figures:
             facts["score"] = f"{metric} {figures[metric]:.6g}"
-        # without a metric the newest weights are taken as the best
-        newest = float(epoch) * self.best.sign
-        best = self.best.offer(judged, figures.get(metric, newest), epoch + 1, facts)
+        # without a metric all are equal, and the newest leads
+        best = self.best.offer(judged, figures.get(metric, 0.0), epoch + 1, facts)
         shown = {metric: figures[metric], **figures} if metric in figures else figures
-        told = "  ".join([f"{name} {value:.3f}" for name, value in shown.items() if value != NOBODY][:_MOST_SHOWN])
-        line = f"{recipe.name} epoch {epoch + 1}/{recipe.schedule.epochs}: {told}{' (best)' if best and told else ''}"
+        parts = [f"{name} {value:.3f}" for name, value in shown.items() if value != NOBODY][:_MOST_SHOWN]
+        if best and parts:
+            parts[-1] += " (best)"
         if latest := self.latest:
-            line += f"  loss {latest['loss']:.3g}  {latest['images_per_s']:.0f} images/s"
-            line += f"  {latest['data_wait']:.0%} waiting for data  {duration(latest['eta_s'])} left"
-        self.accelerator.print(line)
-        waited = self.meter.waited / max(self.meter.seconds, 1e-9)
+            parts += [f"loss {latest['loss']:.3g}", f"{latest['images_per_s']:.0f} images/s",
+                      f"{latest['data_wait']:.0%} waiting for data", f"{duration(latest['eta_s'])} left"]  # fmt: skip
+        self._say(f"epoch {epoch + 1}/{recipe.schedule.epochs}: {'  '.join(parts)}")
+        self._advise()
+
+    def _advise(self) -> None:
+        """Say once that the data is what holds the run up."""
+        waited, workers = self.meter.waited / max(self.meter.seconds, 1e-9), self.recipe.run.workers
         if waited > _SLOW_DATA and not self.told_of_waiting:
             self.told_of_waiting = True
-            self.accelerator.print(f"{waited:.0%} of the time goes by waiting for data: try more run.workers")
+            more = max(1, 2 * workers)
+            cpus = os.cpu_count() or 1
+            advice = f"try run.workers={more}" if more <= cpus else f"this machine has no more than {cpus} CPUs for it"
+            self._say(f"{waited:.0%} of the time goes by waiting for data: {advice}")
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
@@ -325,7 +346,8 @@ class _Run:
 
     def _save(self) -> None:
         """Write the checkpoint; every process has to come here."""
-        randoms = gather_object([_random_state()])
+        self.saved = self.step
+        randoms = gather_object([checkpoint.random_state()])
         if not self.main:
             return
         learner = self.learner
@@ -343,6 +365,7 @@ class _Run:
             "random": randoms,
         }
         checkpoint.write_state(self.folder, self.recipe, state)
+        self.best.prune()
 
     def _load(self) -> None:
         state = checkpoint.read_state(self.folder, self.recipe, self.samples)
@@ -353,20 +376,19 @@ class _Run:
         learner.optimiser.load_state_dict(state["optimiser"])
         learner.scaler.load_state_dict(state["scaler"])
         self.step, self.validated = state["step"], state["validated"]
-        self.best.ranking = [tuple(row) for row in state["best"]]
+        self.saved = self.step
+        if self.main:
+            self.best.restore([tuple(row) for row in state["best"]])
         self.seconds, self.sittings = state["seconds"], state["sittings"]
         if self.rank < len(state["random"]):
-            _set_random_state(state["random"][self.rank])
+            checkpoint.set_random_state(state["random"][self.rank])
 
 
-def _random_state() -> dict[str, Tensor]:
-    state = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_random_state(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def _of_loader(err: BaseException) -> BaseException:
+    """What to say of an error that came from the loader; a worker's has the worker's traceback in its text."""
+    if isinstance(err, PosezooError):
+        return PosezooError(str(err).strip().splitlines()[-1].removeprefix("posezoo.errors.PosezooError: "))
+    if isinstance(err, RuntimeError) and "DataLoader worker" in str(err):
+        advice = "Where memory is short: fewer run.workers, or more shared memory (docker run --shm-size)"
+        return PosezooError(f"{checkpoint.first_line(err)} {advice}")
+    return err

@@ -31,13 +31,16 @@ PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
-    """The share of the recipe's rate at `step` of `total`: linear warm-up, then cosine or steps."""
+    """The share of the recipe's rate at `step` of `total`: linear warm-up, then cosine or steps.
+
+    Steps come at shares of the whole run, warm-up included, as the zoos count their epochs.
+    """
     plan = recipe.schedule
     if step < plan.warmup_steps:
         return (step + 1) / plan.warmup_steps
-    progress = (step - plan.warmup_steps) / max(1, total - plan.warmup_steps)
     if plan.kind == "step":
-        return plan.factor ** sum(progress >= share for share in plan.milestones)
+        return plan.factor ** sum(step >= share * total for share in plan.milestones)
+    progress = (step - plan.warmup_steps) / max(1, total - plan.warmup_steps)
     least = plan.factor**2
     return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -54,9 +57,9 @@ def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         raise PosezooError("model.freeze leaves nothing to learn")
     options = [{"params": p, "lr": lr, "peak": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
     if given.name == "sgd":
-        return torch.optim.SGD(options, lr=given.lr, momentum=given.momentum)
+        return torch.optim.SGD(options, lr=given.rate, momentum=given.momentum)
     if given.name == "rmsprop":
-        return torch.optim.RMSprop(options, lr=given.lr, momentum=given.momentum)
+        return torch.optim.RMSprop(options, lr=given.rate, momentum=given.momentum)
     return (torch.optim.AdamW if given.name == "adamw" else torch.optim.Adam)(options)
 
 

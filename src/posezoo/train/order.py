@@ -20,6 +20,7 @@ from posezoo.errors import PosezooError
 Key = tuple[int, int]
 Batch = dict[str, Tensor]
 _PREFETCH = 4  # passes that each worker reads ahead
+_GRACE_S = 30  # that a worker goes on after SIGTERM, so that the main process can end its step and save
 
 
 class Rows(Protocol):
@@ -120,5 +121,7 @@ def make_loader(dataset: Rows, share: Share, workers: int, device: torch.device)
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process sees to Ctrl-C
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Leave Ctrl-C to the main process; and SIGTERM, which a scheduler sends to all of them, for a while."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))

@@ -10,10 +10,12 @@ from typing import Any
 
 from posezoo.data.catalog import find, get_dataset
 from posezoo.data.mixed import read_sources
-from posezoo.train.recipe import DataPart, Recipe, Source
+from posezoo.train.fit import find_backbone, start_entry
+from posezoo.train.recipe import DataPart, Recipe, Source, Teacher
 from posezoo.train.rows import Origins, Resolved, Row, list_rows, resolve
 from posezoo.zoo.costs import get_cost
 from posezoo.zoo.entry import Entry
+from posezoo.zoo.store import location
 from posezoo.zoo.table import Table, score_line, summary_table
 
 # people with a box and a labelled joint: HRNet's reader of COCO, whose people COCO-WholeBody's are; GluonCV's logs have
@@ -26,6 +28,9 @@ FLOPS_PER_S = 4.5e12
 MOST_PER_S = 150.0
 _PASSES = 3
 
+# of the printed recipe: where comments begin, and the longest line that has one
+_COMMENTS, _WIDTH = 36, 80
+
 # shown even where all of it is default
 _OF_TASK = {"input": "pose", "target": "pose", "augment": "pose", "mosaic": "detect"}
 
@@ -35,6 +40,7 @@ class Plan:
     """What a recipe comes to.
 
     Attributes:
+        begins: what the network starts from.
         learning_rate: at its peak, scaled with the batch.
         rate: the same in words.
         people: drawn an epoch; None where that is unknown until the data are read.
@@ -45,6 +51,7 @@ class Plan:
         cost: the same in words: who says so, or what the estimate rests on.
     """
 
+    begins: str
     learning_rate: float
     rate: str
     people: int | None
@@ -68,6 +75,7 @@ def make_plan(resolved: Resolved) -> Plan:
     hours, cost = _cost(resolved, people)
     accuracies = [score for score in entry.claimed if score.unit in ("percent", "fraction")] if entry else []
     return Plan(
+        begins=_begins(recipe),
         learning_rate=recipe.optimiser.rate,
         rate=_rate(recipe),
         people=people,
@@ -78,6 +86,35 @@ def make_plan(resolved: Resolved) -> Plan:
         gpu_hours=hours,
         cost=cost,
     )
+
+
+def _begins(recipe: Recipe) -> str:
+    """Such as "the backbone of resnet50.pth (not there)"."""
+    given = recipe.model
+    parts = []
+    if given.backbone is not None and (given.weights is None or given.transfer):
+        found = find_backbone(recipe)
+        parts.append(f"the backbone of {found or f'{given.backbone} (not there)'}")
+    if given.weights is not None:
+        parts.append(_weights(given.weights) + (", all that fits but its last layer" if given.transfer else ""))
+    return " and ".join(parts) or "fresh weights"
+
+
+def _weights(given: str) -> str:
+    """What `model.weights` means, and whether it is on this machine."""
+    entry = start_entry(given)
+    if entry is None:
+        return given if Path(given).is_file() else f"{given} (not there)"
+    if any(location(weights).is_file() for weights in entry.weights):
+        return entry.name
+    return f"{entry.name} ({f'fetched first: {entry.weights[0].file}' if entry.weights else 'without weights'})"
+
+
+def _published(recipe: Recipe) -> str:
+    """How the run that was published began, and how to begin there."""
+    given = recipe.model
+    hint = "" if given.weights or given.backbone else "; model.backbone=FILE begins there"
+    return recipe.expect.start + hint
 
 
 def _rate(recipe: Recipe) -> str:
@@ -136,7 +173,7 @@ def _annotations(data: DataPart, source: Source) -> Path | None:
 def _place(data: DataPart, source: Source) -> str:
     name = f"{source.dataset} {source.split}" if source.annotations is None else str(source.annotations)
     path, share = _annotations(data, source), "" if source.share == 1 else f", each {source.share:g} times"
-    return f"{name}{share}: {path if path is not None else f'not under {data.root}'}"
+    return f"{name}{share}: {path or f'not found under data.root={data.root}'}"
 
 
 def _cost(resolved: Resolved, people: int | None) -> tuple[float | None, str]:
@@ -163,26 +200,28 @@ def as_json(resolved: Resolved) -> dict[str, Any]:
     return {"recipe": values, "from": whose, "plan": asdict(make_plan(resolved))}
 
 
-def as_text(resolved: Resolved) -> str:
-    """The plan, then the recipe as TOML; behind each value that is no default stands whose it is."""
+def fields(resolved: Resolved) -> list[list[str]]:
+    """The plan as names and values."""
     recipe, plan = resolved.recipe, make_plan(resolved)
-    begins = str(recipe.model.weights or recipe.model.backbone or "fresh weights")
-    if recipe.expect.start:
-        begins += f"; as published: {recipe.expect.start}"
     steps = "as the data will tell" if plan.steps is None else f"{plan.steps_per_epoch} an epoch, {plan.steps} in all"
-    lines = [
-        ("recipe", f"{recipe.name}, of {resolved.row.file}"),
-        ("makes", resolved.row.entry.name if resolved.row.entry else recipe.model.arch),
-        ("begins from", begins),
-        *(("learns from", place) for place in plan.data),
-        ("people", "unknown until the data are read" if plan.people is None else f"{plan.people} an epoch"),
-        ("steps", f"{steps}: {recipe.schedule.epochs} epochs, {_batch(recipe)}"),
-        ("rate", plan.rate),
-        *(("claimed", score) for score in plan.claimed or ("nothing, by the model's source",)),
-        ("cost", plan.cost),
+    return [
+        ["recipe", f"{recipe.name}, of {resolved.row.file}"],
+        ["makes", resolved.row.entry.name if resolved.row.entry else recipe.model.arch],
+        ["begins from", plan.begins],
+        *([["published", f"from {_published(recipe)}"]] if recipe.expect.start not in ("", plan.begins) else []),
+        *(["learns from", place] for place in plan.data),
+        *(["taught by", _teacher(teacher)] for teacher in recipe.distill.teachers),
+        ["people", "unknown until the data are read" if plan.people is None else f"{plan.people} an epoch"],
+        ["steps", f"{steps}: {recipe.schedule.epochs} epochs, {_batch(recipe)}"],
+        ["rate", plan.rate],
+        *(["claimed", score] for score in plan.claimed or ("nothing, by the model's source",)),
+        ["cost", plan.cost],
     ]
-    head = "\n".join(f"{name:<12} {text}" for name, text in lines)
-    return f"{head}\n\n{_as_toml(recipe, resolved.origins)}"
+
+
+def _teacher(teacher: Teacher) -> str:
+    whose = f" ({teacher.weights})" if teacher.weights is not None else ""
+    return f"{teacher.model}{whose}" + (f", in domain {' and '.join(teacher.domains)}" if teacher.domains else "")
 
 
 def _batch(recipe: Recipe) -> str:
@@ -196,11 +235,18 @@ def _batch(recipe: Recipe) -> str:
     return text
 
 
-def _as_toml(recipe: Recipe, origins: Origins) -> str:
+def as_toml(resolved: Resolved) -> str:
+    """The recipe; with each value that is no default stands whose it is."""
+    recipe, origins = resolved.recipe, resolved.origins
     values: dict[str, Any] = json.loads(recipe.model_dump_json(by_alias=True, exclude_none=True))
-    # of a source, only what it says
-    said = json.loads(recipe.data.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True))
-    values["data"].update({key: said[key] for key in ("train", "validate") if key in said})
+    # of a source or a teacher, only what it says
+    said = json.loads(recipe.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=True))
+    for table, key in (("data", "train"), ("data", "validate"), ("distill", "teachers")):
+        if key in said.get(table, {}):
+            values[table][key] = said[table][key]
+    values["schedule"]["milestones"] = [
+        _share_of(share, recipe.schedule.epochs) for share in recipe.schedule.milestones
+    ]
     lines = list(_toml_lines({k: v for k, v in values.items() if not isinstance(v, dict)}, origins, ()))
     for name, table in values.items():
         is_given = any(path[0] == name for path in origins)
@@ -209,19 +255,35 @@ def _as_toml(recipe: Recipe, origins: Origins) -> str:
     return "\n".join(lines)
 
 
+def _share_of(share: float, epochs: int) -> float | str:
+    """A share of the run, as epochs of it where it is after whole ones: "170/210"."""
+    after = round(share * epochs)
+    return f"{after}/{epochs}" if after / epochs == share else share
+
+
 def _toml_lines(table: Mapping[str, Any], origins: Origins, above: tuple[str, ...]) -> Iterator[str]:
     for key, value in table.items():
         if value in ("", {}, []):
             continue
         path = (*above, key)
         whose = dict.fromkeys(whose for known, whose in origins.items() if known[: len(path)] == path)
-        text = f"{key} = {_toml(value)}"
-        yield f"{text:<40}  # {'; '.join(whose)}" if whose else text
+        first, *others = f"{key} = {_toml(value)}".split("\n")
+        if whose:
+            # of an override its value stands there already
+            note = "# " + "; ".join(one.partition("=")[0] for one in whose)
+            together = f"{first:<{_COMMENTS}}  {note}"
+            if len(together) > _WIDTH:
+                yield note
+            else:
+                first = together
+        yield from (first, *others)
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + " }"
+    if isinstance(value, list) and len(value) > 1 and isinstance(value[0], dict):
+        return "[\n" + "".join(f"  {_toml(v)},\n" for v in value) + "]"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     # all digits: the text is a recipe, too

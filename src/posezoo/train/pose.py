@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from torch.utils.data import Dataset
 from posezoo.codecs import CODECS, Codec, CombinedCodec, HeatmapCodec, IntegralCodec, combined_torch, get_codec
 from posezoo.crop import Grid
 from posezoo.data.augment import sample
-from posezoo.data.catalog import find, get_dataset, wanted
+from posezoo.data.catalog import get_dataset
 from posezoo.data.coco_style import People, read_people
-from posezoo.data.mixed import Mixed, read_sources
+from posezoo.data.mixed import SHOWN, Mixed, locate, read_sources
 from posezoo.data.readers import read_dataset
 from posezoo.deploy.runtimes import TorchRuntime
 from posezoo.errors import PosezooError, unknown_name
@@ -25,13 +26,15 @@ from posezoo.estimator import Estimator, NetworkSpec
 from posezoo.evaluate import evaluate_predictions
 from posezoo.evaluate.oks import keypoint_ap
 from posezoo.evaluate.pipeline import estimate, joint_columns, judgeable
-from posezoo.evaluate.plan import plan, present
+from posezoo.evaluate.plan import Task, plan
 from posezoo.evaluate.protocol import Protocol
 from posezoo.media.images import read_image
 from posezoo.models.hourglass import StackedHourglass
 from posezoo.skeletons import Skeleton, get_skeleton
+from posezoo.train.log import NOBODY
 from posezoo.train.losses import label_loss
 from posezoo.train.recipe import DataPart, Recipe, Source, TargetPart
+from posezoo.types import Poses
 
 Batch = dict[str, Tensor]
 
@@ -47,13 +50,14 @@ METRICS = {
 """The figure by which the best weights are chosen, by what the catalogue calls a dataset's metric."""
 
 PLAIN = Protocol()  # annotated boxes, no flip, nothing suppressed
+_MOST_JUDGED = 32  # people a network call in validation
 
 
 class Crops(Dataset):
     """People cut out and augmented.
 
-    A sample is `crop` (3, h, w) uint8, `crop_xy` (K, 2) pixels of the crop, `weights` (K,), and `source`, the number
-    of the source that the person is from.
+    A sample is `crop` (3, h, w) uint8, `crop_xy` (K, 2) pixels of the crop, `weights` (K,), `row`, which of the people
+    it is, and `source`, the number of the source that they are from.
     """
 
     def __init__(self, mixed: Mixed, recipe: Recipe, grid: Grid = "legacy"):
@@ -74,6 +78,7 @@ class Crops(Dataset):
             "crop": torch.from_numpy(np.ascontiguousarray(made.crop.transpose(2, 0, 1))),
             "crop_xy": torch.from_numpy(made.crop_xy),
             "weights": torch.from_numpy(made.weights),
+            "row": torch.tensor(row),
             "source": torch.tensor(self.source_row[row]),
         }
 
@@ -89,6 +94,7 @@ class PoseTask:
         joint_weights: (K,) how much each counts: the skeleton's weights times those of the recipe's parts.
         codec: between joints and the network's output; its stride is that of the network, once it has been seen.
         metric: the figure of `validate` that tells which weights are best.
+        judged_by: the people of the validation source, or None.
     """
 
     def __init__(self, recipe: Recipe):
@@ -102,6 +108,7 @@ class PoseTask:
         source = recipe.data.validate_on
         self._judge = None if source is None else _Judge(recipe, source, self.skeleton, self.codec)
         self.metric = "AP" if self._judge is None else self._judge.metric
+        self.judged_by = None if self._judge is None else self._judge.people
         self.notes = (*mixed.notes, *(self._judge.notes if self._judge is not None else ()))
         given = recipe.input
         self._mean = torch.tensor(given.mean).view(3, 1, 1) * 255
@@ -110,7 +117,7 @@ class PoseTask:
         self.joint_weights = joint_weights(self.skeleton, recipe.target.part_weights)
         self._distiller: Any = None
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
         """The loss of the labels by `label_loss`, the mean of a network's stacks, and what teachers add to it."""
         target, size_wh = self.recipe.target, self.recipe.input.size_wh
         images = self._images(batch["crop"])
@@ -145,14 +152,14 @@ class PoseTask:
             self._distiller = Distiller(self.recipe, self.skeleton, self.codec, device)
         return self._distiller
 
-    def _oks(self, maps: Tensor, batch: Batch) -> float:
+    def _oks(self, maps: Tensor, batch: Batch) -> Tensor:
         """Mean object keypoint similarity of the batch; the person's area is taken as 0.53 of the box in the crop."""
         size_wh = width, height = self.recipe.input.size_wh
         found, _ = combined_torch.decode(quick(self.codec), maps, size_wh)
         area = 0.53 * width * height / self.recipe.input.box_scale**2 / 2  # a person fills half the crop's aspect
         squares = (found - batch["crop_xy"]).square().sum(-1)
         seen = (batch["weights"] > 0).float()
-        return float((torch.exp(-squares / (8 * area * self._sigmas**2)) * seen).sum() / seen.sum().clamp(min=1))
+        return (torch.exp(-squares / (8 * area * self._sigmas**2)) * seen).sum() / seen.sum().clamp(min=1)
 
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -162,6 +169,17 @@ class PoseTask:
         judged by OKS. Empty without a source.
         """
         return {} if self._judge is None else self._judge.figures(model, device)
+
+    def draw(self, batch: Batch, path: Path) -> list[str]:
+        """Draw the samples of a pass into a picture file; who they are."""
+        from posezoo.train.preview import write_sheet
+
+        people, rows = self.dataset.people, batch["row"].tolist()
+        who = [f"{people.images[people.image_row[row]]} annotation {people.ids[row]}" for row in rows]
+        titles = [f"{people.images[people.image_row[row]].stem} #{people.ids[row]}" for row in rows]
+        crops, crop_xy, weights = (batch[key].cpu().numpy() for key in ("crop", "crop_xy", "weights"))
+        write_sheet(path, crops, crop_xy, weights, self.skeleton, titles)
+        return who
 
 
 # ---- what the recipe's target means
@@ -271,7 +289,7 @@ class _Trainee(Estimator):
     """The network as it is now, with what the recipe says of it."""
 
     def __init__(self, recipe: Recipe, skeleton: Skeleton, codec: Codec):
-        given = recipe.input
+        given, learning = recipe.input, recipe.optimiser
         self.spec = NetworkSpec(
             name=recipe.name,
             skeleton=skeleton,
@@ -283,53 +301,73 @@ class _Trainee(Estimator):
             box_scale=given.box_scale,
             flip_shift=False,
         )
-        self.detector, self.flip, self.batch_size, self.max_megapixels = None, False, 32, None
+        self.detector, self.flip, self.max_megapixels = None, False, None
+        # no more than learn together, so that there is room for them
+        self.batch_size = min(_MOST_JUDGED, max(1, learning.batch_size // learning.accumulate))
 
 
 class _Judge:
     """The people that the network is judged by. Whatever can be wrong with them is found before the first step."""
 
     def __init__(self, recipe: Recipe, source: Source, skeleton: Skeleton, codec: Codec):
-        data, self.source = recipe.data, source
-        self.annotations, people = _read_judged(data, source, skeleton)
-        self.trainee, self.skeleton = _Trainee(recipe, skeleton, codec), people.skeleton
-        self.columns = joint_columns(self.trainee, people.skeleton)
-        planned = plan(people, source.dataset or "coco", PLAIN)
-        self.tasks, missing = present(planned, data.max_missing)
-        told = f"data.validate: {len(missing)} of {len(planned)} pictures are missing, and nobody is found in them"
-        self.notes = (told,) if missing else ()
+        self.source = source
+        self.annotations, self.people = _read_judged(recipe.data, source, skeleton)
+        self.trainee = _Trainee(recipe, skeleton, codec)
+        self.columns = joint_columns(self.trainee, self.people.skeleton)
+        planned = plan(self.people, source.dataset or "coco", PLAIN)
+        self.tasks, self.notes = _present(planned, recipe.data.max_missing)
         self.metric = METRICS[get_dataset(source.dataset).metric] if source.dataset else "AP"
+        self._try()
+
+    def _try(self) -> None:
+        """Judge people whose joints all are in the middle of their box, to see whether anybody can be judged."""
+        found = self.judged((task, _middles(task, self.trainee.skeleton)) for task in self.tasks)
+        if not math.isfinite(value := found.get(self.metric, math.nan)) or value == NOBODY:
+            raise PosezooError(
+                f"data.validate: {self.annotations} has nobody whom {self.metric} can be told of; validate on another "
+                "file, or leave data.validate out"
+            )
 
     def figures(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """What the network comes to."""
         self.trainee.runtime = TorchRuntime(model, str(device))
+        return self.judged(estimate(self.trainee, self.tasks))
+
+    def judged(self, found: Iterable[tuple[Task, Poses | PosezooError]]) -> dict[str, float]:
+        """The dataset's figures of what was found in each picture."""
         predictions: list[dict[str, Any]] = []
-        for task, found in estimate(self.trainee, self.tasks):
-            if isinstance(found, PosezooError):
-                raise found
-            predictions += judgeable(task, found, PLAIN, self.trainee, self.skeleton, self.columns)
+        for task, poses in found:
+            if isinstance(poses, PosezooError):
+                raise poses
+            predictions += judgeable(task, poses, PLAIN, self.trainee, self.people.skeleton, self.columns)
         if self.source.dataset is None:
-            return keypoint_ap(self.annotations, predictions, self.skeleton)
+            return keypoint_ap(self.annotations, predictions, self.people.skeleton)
         return evaluate_predictions(predictions, self.source.dataset, self.annotations)
+
+
+def _present(tasks: Sequence[Task], max_missing: float) -> tuple[list[Task], tuple[str, ...]]:
+    """Those whose picture is there, and what to say of the others."""
+    missing = [str(task.path) for task in tasks if not task.path.is_file()]
+    if not missing:
+        return list(tasks), ()
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    told = f"data.validate: {len(missing)} of {len(tasks)} pictures are missing ({', '.join(missing[:SHOWN])}{more})"
+    if len(missing) > max_missing * len(tasks):
+        raise PosezooError(
+            f"{told}; data.max_missing allows {max_missing:.1%}: get them, set the images' folder, or allow more"
+        )
+    return [task for task in tasks if task.path.is_file()], (f"{told}, and nobody is found in them",)
+
+
+def _middles(task: Task, skeleton: Skeleton) -> Poses:
+    xyxy = task.boxes.xyxy
+    middles = np.repeat(xyxy.reshape(-1, 1, 2, 2).mean(axis=2), len(skeleton), axis=1)
+    return Poses(middles, np.ones(middles.shape[:2], np.float32), xyxy, task.boxes.scores, skeleton)
 
 
 def _read_judged(data: DataPart, source: Source, skeleton: Skeleton) -> tuple[Path, People]:
     """The annotations of a source, and its people on its dataset's own joints, as the official labels have them."""
-    images: tuple[Path, ...] = () if source.images is None else (data.root / source.images,)
+    path, images = locate(source, data.root)
     if source.dataset is None:
-        assert source.annotations is not None and source.images is not None  # see `Source`
-        path = data.root / source.annotations
-        return path, read_people(path, data.root / source.images, skeleton)
-    dataset = get_dataset(source.dataset)
-    if source.annotations is not None:
-        if not images:
-            raise PosezooError("data.validate: annotations are given; give the images' folder too")
-        path = data.root / source.annotations
-    else:
-        found = next((one for one in find(dataset, data.root) if one.split == source.split), None)
-        if found is None:
-            raise PosezooError(
-                f"data.validate: {data.root} has no split '{source.split}' of {dataset.name}; there would be "
-                f"{wanted(dataset)}"
-            )
-        path, images = found.annotations, images or found.images
-    return path, read_dataset(dataset.name, path, images)
+        return path, read_people(path, images[0], skeleton)
+    return path, read_dataset(source.dataset, path, images)

@@ -7,6 +7,7 @@ skeleton has no other colours, the person's left is blue and the right is orange
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from posezoo.zoo import get_entry, list_models
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+_MOST_TILES = 64
 _PANEL = 256  # pixels of a crop's longer side on the sheet
 _GAP, _TITLE = 6, 32  # pixels between tiles, and above each for two lines of text
 _GROUND, _INK = (24, 27, 33), (222, 226, 230)
@@ -117,9 +119,8 @@ def _tile(
     size = (round(given.size_wh[0] * zoom), round(given.size_wh[1] * zoom))
     crop = cv2.resize(made.crop, size, interpolation=cv2.INTER_LINEAR)
     scale = np.array(size) / given.size_wh
-    panels = np.hstack(
-        [_joints(crop, made, scale, people.skeleton), _targets(crop, made, scale, people.skeleton, codec)]
-    )
+    drawn = _joints(crop, made.crop_xy, made.weights, scale, people.skeleton)
+    panels = np.hstack([drawn, _targets(crop, made, scale, people.skeleton, codec)])
     domain = mixed.domains[mixed.source_row[row]]
     first = " ".join(text for text in (domain, path.stem, f"#{people.ids[row]}") if text)
     return _titled(panels, first, describe(made))
@@ -138,13 +139,38 @@ def describe(made: Sample) -> str:
     return ", ".join(text for text in said if text)
 
 
-def _joints(crop: Image, made: Sample, scale: NDArray, skeleton: Skeleton) -> Image:
+def _joints(crop: Image, crop_xy: Floats, weights: Floats, scale: NDArray, skeleton: Skeleton) -> Image:
     """The crop with the skeleton of its labelled joints."""
-    xy = (made.crop_xy + 0.5) * scale - 0.5
+    xy = (crop_xy + 0.5) * scale - 0.5
     # lines as wide as for a person who fills most of the crop, whatever of one is labelled or left
     box = np.array([[0, 0, *np.multiply(crop.shape[1::-1], 0.6)]], np.float32)
-    poses = Poses(xy[None], np.clip(made.weights, 0, 1)[None], box, np.ones(1, np.float32), skeleton)
+    poses = Poses(xy[None], np.clip(weights, 0, 1)[None], box, np.ones(1, np.float32), skeleton)
     return draw_poses(crop, poses, min_score=1e-3)
+
+
+def write_sheet(
+    path: Path, crops: Image, crop_xy: Floats, weights: Floats, skeleton: Skeleton, titles: Sequence[str]
+) -> None:
+    """Draw samples that are made already, such as those of a pass; the first of them, where they are many.
+
+    Args:
+        path: where to write the sheet, in any picture format.
+        crops: (N, 3, h, w) uint8 RGB.
+        crop_xy: (N, K, 2) pixels of the crops; what is not finite is not drawn.
+        weights: (N, K) of the joints.
+        skeleton: theirs.
+        titles: what to write above each.
+    """
+    tiles = []
+    for planes, xy, weight, title in islice(zip(crops, crop_xy, weights, titles, strict=True), _MOST_TILES):
+        crop = np.ascontiguousarray(planes.transpose(1, 2, 0))
+        zoom = _PANEL / max(crop.shape)
+        drawn = cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+        known = np.isfinite(xy).all(axis=1) & np.isfinite(weight)
+        xy, weight = np.where(known[:, None], xy, 0), np.where(known, weight, 0)
+        drawn = _joints(drawn, xy, weight, np.array([zoom, zoom]), skeleton)
+        tiles.append(_titled(drawn, title, f"{int((weight > 0).sum())} joints"))
+    _write(tiles, path)
 
 
 def _targets(crop: Image, made: Sample, scale: NDArray, skeleton: Skeleton, codec: Codec) -> Image:

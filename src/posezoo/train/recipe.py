@@ -37,10 +37,23 @@ class ModelPart(Part):
     """Which network, and what it starts from."""
 
     arch: str
-    weights: Path | None = None  # a file of the same network
-    backbone: Path | None = None  # BatchNorm-folded MobileNetV2 arrays (.npz, Keras layer names)
+    weights: str | None = None  # a file, or a model of the zoo, whose weights are fetched
+    transfer: bool = False  # take of `weights` all that fits, but the layer that predicts joints; False: they are whole
+    backbone: Path | None = None  # a file under data.root, or where it says: a network that classifies ImageNet
     freeze: int = -1  # leave the backbone's stem and blocks up to this one as they are; -1: train all
     keep_norm: bool = False  # leave the statistics of BatchNorm as they are
+
+    @field_validator("weights", "backbone", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        """`model.weights=` takes back what a row says."""
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _transfers_something(self) -> ModelPart:
+        if self.transfer and self.weights is None:
+            raise ValueError("transfer is for weights: say whose, or transfer=false")
+        return self
 
 
 class Source(Part):
