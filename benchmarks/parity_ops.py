@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import parity_ops_crop
 import parity_ops_decode
+import parity_ops_detect
 import parity_ops_encode
 import parity_ops_layers
 import parity_ops_measures
@@ -15,6 +16,7 @@ __all__ = ["CHECKS", "Result"]
 CHECKS: dict[str, Check] = {
     **parity_ops_crop.CHECKS,
     **parity_ops_decode.CHECKS,
+    **parity_ops_detect.CHECKS,
     **parity_ops_encode.CHECKS,
     **parity_ops_layers.CHECKS,
     **parity_ops_measures.CHECKS,

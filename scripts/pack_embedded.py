@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from dataclasses import fields
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 import posezoo.zoo as zoo
-from posezoo.deploy.export import export_onnx, halve
+from posezoo.deploy.export import detector_metadata, export_onnx, halve
+from posezoo.deploy.metadata import metadata_of
+from posezoo.estimator import NetworkSpec
 from posezoo.files import atomic_path
 from posezoo.models.build import build
 from posezoo.skeletons import get_skeleton
@@ -41,14 +44,11 @@ def main() -> None:
         save_file(halve(model.state_dict()), temporary, {"entry": entry.name, "licence": entry.licence["weights"]})
     model = build(entry.arch, joints)
     load_weights(model, packed)  # the rounded numbers: both files hold the same ones
-    metadata = {"name": entry.name, "channels": entry.channels, "mean": entry.mean, "std": entry.std}
+    values = {field.name: getattr(entry, field.name) for field in fields(entry)}
     if entry.detector is not None:
-        metadata |= {"detector": dict(entry.detector)}
-        outputs = ["scores", "boxes_xyxy"]
+        metadata, outputs = detector_metadata(values, entry), ["scores", "boxes_xyxy"]
     else:
-        metadata |= {"skeleton": entry.skeleton, "codec": entry.codec, "input_size_wh": entry.input_size_wh}
-        metadata |= {"box_scale": entry.box_scale, "flip_shift": entry.flip_shift}
-        outputs = ["heatmaps"]
+        metadata, outputs = metadata_of(NetworkSpec.of(values), entry, arch=entry.arch), ["heatmaps"]
     exported = packed.with_suffix(".onnx")
     error = export_onnx(
         model, exported, entry.input_size_wh, outputs, metadata, any_size=entry.detector is not None, half=True

@@ -216,7 +216,7 @@ def test_odd_pictures_are_read(run: Any, networks: list[str], tmp_path: Path) ->
         (["--batch-size", "0"], "batch_size must be 1 or more"),
         (["--weights", "gone.pth"], "has its weights inside"),
         (["-o", "in/p0.png"], "is a file; choose a folder with -o"),
-        (["-o", "in/p0.png/sub"], "cannot write to the output folder in/p0.png/sub: "),
+        (["-o", "in/p0.png/sub"], "cannot write to the folder in/p0.png/sub: "),
         (["-o", "in"], "the output folder in holds the source p0.png"),
         (["--boxes", "gone.json"], "no such boxes file: gone.json"),
         (["--boxes", "nan.json"], "nan.json: entry 0 (picture p0.png) is not finite"),

@@ -50,7 +50,7 @@ class Oracle(Estimator):
         spec = {"name": "oracle", "skeleton": skeleton, "codec": "heatmap", "input_size_wh": (192, 256)}
         rest = {"channels": "rgb", "mean": (0, 0, 0), "std": (1, 1, 1), "box_scale": 1.25, "flip_shift": False}
         self.spec = NetworkSpec.of({**spec, **rest})
-        self.runtime, self.detector = SimpleNamespace(name="oracle", device="cpu"), None
+        self.runtime, self.detector = SimpleNamespace(name="oracle", device="cpu", precision="fp32", threads=1), None
         self.flip, self.batch_size, self.max_megapixels = False, 4, None
         self.answer, self.error, self.seen = answer, error, []
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +23,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
-from accelerate.state import AcceleratorState  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from posezoo.errors import PosezooError  # noqa: E402
@@ -209,6 +208,12 @@ def die_at(patch: pytest.MonkeyPatch, of: Any, name: str, number: int) -> None:
     patch.setattr(of, name, last)
 
 
+def run_prepared(prepare: Callable[[pytest.MonkeyPatch], None], recipe: Path, overrides: list[str]) -> None:
+    prepare(pytest.MonkeyPatch())
+    ARCHS.update(TINY)
+    run(recipe, overrides)
+
+
 @pytest.mark.parametrize(
     ("prepare", "save_every", "saved"),
     [
@@ -218,16 +223,11 @@ def die_at(patch: pytest.MonkeyPatch, of: Any, name: str, number: int) -> None:
     ],
 )
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, recipe: Path, whole: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, recipe: Path, whole: Path,
     prepare: Callable[[pytest.MonkeyPatch], None], save_every: int, saved: tuple[int, int] | None,
 ) -> None:  # fmt: skip
     overrides = [folder_is(tmp_path), "run.workers=1", f"run.save_every={save_every}", *LEARNING]
-
-    def child() -> None:
-        prepare(monkeypatch)
-        run(recipe, overrides)
-
-    assert forked([child]) == [-signal.SIGKILL]
+    assert apart([partial(run_prepared, prepare, recipe, overrides)]) == [-signal.SIGKILL]
     left = state_of(tmp_path) if (tmp_path / "last.pt").exists() else None
     assert saved == (left and (left["step"], left["validated"]))
     assert saved or list(tmp_path.glob(".last.*.pt"))
@@ -465,35 +465,31 @@ def places(count: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(count)]
 
 
-def forked(children: list[Callable[[], object]]) -> list[int]:
-    """Each in a process of its own, all at once; exit codes, negative for a signal."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # they do not survive a fork
-    started = []
-    for child in children:
-        number = os.fork()
-        if not number:
-            code = 1
-            try:
-                child()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        started.append(number)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in started]
-    cv2.setNumThreads(threads)
-    return codes
+def apart(children: list[Callable[[], object]]) -> list[int]:
+    """Each in a process of its own, all at once; exit codes, negative for a signal.
+
+    They come of a server that has loaded what they need: a fork of this process would have the threads of whatever
+    other tests have loaded, or rather lack them.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    started = [context.Process(target=child) for child in children]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    return [process.exitcode if process.exitcode is not None else 0 for process in started]
+
+
+def run_in_place(place: dict[str, str], recipe: Path, overrides: list[str]) -> None:
+    os.environ.update(place)
+    ARCHS.update(TINY)
+    run(recipe, overrides)
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path, uneven_recipe: Path, in_one_pass: Path) -> None:
-    def child(place: dict[str, str]) -> None:
-        AcceleratorState._reset_state(reset_partial_state=True)  # the parent's, of one process
-        os.environ.update(place)
-        run(uneven_recipe, [*SHARED, folder_is(tmp_path)])
-
-    assert forked([partial(child, place) for place in places(2)]) == [0, 0]
+    overrides = [*SHARED, folder_is(tmp_path)]
+    assert apart([partial(run_in_place, place, uneven_recipe, overrides) for place in places(2)]) == [0, 0]
     one, two = state_of(in_one_pass), state_of(tmp_path)
     assert len(two["random"]) == 2 and two["step"] == one["step"] == 3
     assert_close(one["model"], two["model"], 2e-6)

@@ -304,7 +304,7 @@ def test_other_joints_are_refused_with_both_lists(
     ("people", "keypoints", "message"),
     [
         (0, None, r"x\.json\): nobody is annotated in it"),
-        (2, lambda n: [float("nan")] + flat(n, range(17))[1:], r"person 100 has a box or a joint that is not finite"),
+        (2, lambda n: [float("nan"), *flat(n, range(17))[1:]], r"person 100 has a box or a joint that is not finite"),
         (2, lambda n: [1] * 16, r"annotation 100 has 16 numbers as its keypoints, not three"),
     ],
 )

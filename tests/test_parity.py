@@ -31,8 +31,6 @@ ABSENT = {
     ("alphapose", "dense_coco_256x192_adam_lr1e-3-duc-dcn_1x_crop"),
     ("mmpose", "vipnas_res50_coco_256x192"),
     ("ops", "gluoncv_alpha_pose_cropper"),
-    ("ops", "yolo_prep_frame"),
-    ("ops", "yolo_write_results"),
 }
 
 

@@ -142,6 +142,14 @@ VISIBLE = [
     ("yolo_maxpool_stride1", "k5/data/3", 0.01),
     ("yolo_predict_transform", "output/data/1", 0.1),
     ("yolo_predict_transform", "output/data/4", 0.001),
+    ("yolo_prep_frame", "dim/0", 1),
+    ("yolo_prep_frame", "letterbox/sum", 50_000),
+    ("yolo_prep_frame", "letterbox/values/3", 3),
+    ("yolo_prep_frame", "row_206_first_60/data/7", 3),
+    ("yolo_prep_frame", "tensor/values/5", 0.01),
+    ("yolo_write_results", "output/data/9", 0.01),
+    ("yolo_write_results", "output/data/13", 0.001),
+    ("yolo_write_results", "prediction_data_first5/data/0", 0.5),
 ]
 
 
@@ -167,6 +175,9 @@ def test_one_other_number_is_noticed(parity, fill, name, path, by):
         ("hrnet_nms", "people", "make_people(12,17,seed=5)"),
         ("mmpose1_flip", "flip_indices", list(range(17))),
         ("yolo_predict_transform", "anchors", [[10, 13], [16, 30], [33, 24]]),
+        ("yolo_prep_frame", "image", "make_image(240,320,seed=5)"),
+        ("yolo_write_results", "function", "conf 0.1, 80 classes, nms_conf 0.5"),
+        ("yolo_write_results", "function", "conf 0.3, 80 classes, nms_conf 0.6"),
     ],
 )
 def test_inputs_are_those_that_the_fixture_names(parity, fill, name, key, value):

@@ -459,7 +459,7 @@ def fit(task: PoseTask, arch: str, steps: int, rate: float) -> tuple[nn.Module, 
     ("arch", "skeleton", "target"),
     [
         ("mobile_pose_mobilenetv3_small", "coco17", {"sigma": 1.5, "refine": "dark"}),
-        ("mobile_pose_mobilenetv3_small", "hand21", {"codec": "integral-sigmoid"}),
+        pytest.param("mobile_pose_mobilenetv3_small", "hand21", {"codec": "integral-sigmoid"}, marks=pytest.mark.slow),
     ],
 )
 def test_one_batch_can_be_learnt_by_heart(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from posezoo import __version__
-from posezoo.commands import evaluate, predict, train, zoo
+from posezoo.commands import benchmark, convert_results, evaluate, export, predict, quantize, train, zoo
 
 app = typer.Typer(
     name="posezoo",
@@ -49,6 +49,10 @@ app.command("convert")(zoo.convert_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.add_typer(evaluate.data_app)
 app.command("train")(train.train_command)
+app.command("export")(export.export_command)
+app.command("quantize")(quantize.quantize_command)
+app.command("benchmark")(benchmark.benchmark_command)
+app.command("convert-results")(convert_results.convert_results_command)
 
 if __name__ == "__main__":
     main()

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, overload
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posezoo.codecs import Codec, get_codec
 from posezoo.crop import box_to_affine, crop_images, invert_affine, normalise, transform_points
-from posezoo.deploy.runtimes import METADATA_KEY, OnnxRuntime, Runtime, open_runtime
+from posezoo.deploy.runtimes import (
+    METADATA_KEY,
+    Runtime,
+    TorchRuntime,
+    default_batch_size,
+    describe,
+    is_network_file,
+    open_runtime,
+)
 from posezoo.detect import Detector, get_detector
 from posezoo.errors import PosezooError
 from posezoo.media.images import Picture, load_picture
 from posezoo.skeletons import Skeleton, get_skeleton
 from posezoo.suppress import oks_nms, rescore
 from posezoo.types import Boxes, Poses
+
+if TYPE_CHECKING:
+    from posezoo.deploy.on_device import OnDevice
 
 LOOK_AHEAD = 8  # images whose people may share a batch
 LOOK_AHEAD_PIXELS = 64_000_000  # and how many pixels of them are held at once
@@ -42,6 +53,10 @@ class NetworkSpec:
         std: three values in 0..1.
         box_scale: how much larger than the person's box the crop is.
         flip_shift: whether its flipped heatmaps are moved by a pixel.
+        input: "planes" where it takes (N, 3, h, w) float32, normalised; "crops" where it takes (N, h, w, 3) uint8 RGB
+            and normalises them itself.
+        output: "maps" where it gives what the codec decodes; "joints" where it decodes itself and gives (N, K, 3)
+            float32: x, y in pixels of the crop, and the score.
     """
 
     name: str
@@ -53,6 +68,8 @@ class NetworkSpec:
     std: tuple[float, float, float]
     box_scale: float
     flip_shift: bool
+    input: Literal["planes", "crops"] = "planes"
+    output: Literal["maps", "joints"] = "maps"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> NetworkSpec:
@@ -61,9 +78,9 @@ class NetworkSpec:
         Raises:
             PosezooError: a value is missing, or a name is unknown.
         """
-        missing = [f.name for f in fields(cls) if values.get(f.name) is None]
+        missing = [f.name for f in fields(cls) if f.default is MISSING and values.get(f.name) is None]
         if missing:
-            raise PosezooError(f"the model does not say its {', '.join(missing)}")
+            raise PosezooError(f"{values.get('name') or 'the model'} does not say its {', '.join(missing)}")
         width, height = values["input_size_wh"]
         return cls(
             name=str(values["name"]),
@@ -75,6 +92,8 @@ class NetworkSpec:
             std=tuple(values["std"]),
             box_scale=float(values["box_scale"]),
             flip_shift=bool(values["flip_shift"]),
+            input=values.get("input") or "planes",
+            output=values.get("output") or "maps",
         )
 
 
@@ -85,12 +104,18 @@ class Estimator:
         spec: what belongs to the network's weights.
         runtime: computes the network.
         detector: finds the people, or None where boxes are always given.
+        flip: whether the mirrored crop is averaged in.
+        batch_size: people a network call.
+        max_megapixels: larger files are refused.
 
     Example:
         >>> poses = Estimator()("examples/astronaut.png")     # doctest: +SKIP
         >>> poses.keypoints_xy.shape                          # doctest: +SKIP
         (1, 17, 2)
     """
+
+    _device: OnDevice | None = None
+    _device_settings: tuple[Any, ...] = ()
 
     def __init__(
         self,
@@ -102,38 +127,59 @@ class Estimator:
         flip: bool = False,
         *,
         threads: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         max_megapixels: float | None = None,
+        precision: str = "auto",
     ) -> None:
         """Load the network and the detector.
 
         Args:
-            name_or_file: a model of the zoo, or an .onnx file that posezoo exported.
-            weights: a checkpoint (or an .onnx file) instead of the model's own weights.
+            name_or_file: a model of the zoo, or a file that posezoo exported, quantised, converted or trained.
+            weights: a checkpoint (or an exported file) instead of the model's own weights.
             detector: a name, a file or a callable, see `posezoo.detect.get_detector`; None: boxes are always given.
-            runtime: "auto", "onnx" or "torch".
+            runtime: "auto", "onnx", "openvino", "torch" or "torch-compile", see `posezoo.deploy.runtimes.open_runtime`.
             device: "auto", "cpu" or "cuda".
             flip: average over the mirrored crop too: twice the time, a little more accurate.
             threads: CPU threads; None: as many as this process may use.
-            batch_size: people a network call.
+            batch_size: people a network call; None: what suits the device.
             max_megapixels: refuse larger files, see `posezoo.media.images.read_image`.
+            precision: "auto", "fp32", "bf16", "fp16" or "int8", of the pose network; see `open_runtime`.
 
         Raises:
             PosezooError: an unknown name, a missing file, a missing extra, or no such device.
         """
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise PosezooError(f"batch_size must be 1 or more, but is {batch_size}")
-        self.spec, self.runtime = open_network(name_or_file, weights, runtime, device, threads)
+        self.spec, self.runtime = open_network(name_or_file, weights, runtime, device, threads, precision)
         self.detector = None if detector is None else get_detector(detector, runtime, device, threads)
-        self.flip, self.batch_size, self.max_megapixels = flip, batch_size, max_megapixels
+        self.flip, self.max_megapixels = flip, max_megapixels
+        self.batch_size = batch_size or default_batch_size(self.runtime.device)
 
     @property
     def skeleton(self) -> Skeleton:
         """The joints of every result."""
         return self.spec.skeleton
 
+    @property
+    def flip(self) -> bool:
+        """Whether the mirrored crop is averaged in.
+
+        Raises:
+            PosezooError: set for a network that decodes its maps itself: there are none to average.
+        """
+        return self._flip
+
+    @flip.setter
+    def flip(self, flip: bool) -> None:
+        if flip and self.spec.output == "joints":
+            raise PosezooError(
+                f"{self.spec.name} decodes inside its graph, and a flip test averages maps: run it without flip, or "
+                "export it without the decode"
+            )
+        self._flip = flip
+
     def __repr__(self) -> str:
-        return f"Estimator({self.spec.name}, {self.runtime.name} on {self.runtime.device})"
+        return f"Estimator({self.spec.name}, {describe(self.runtime)})"
 
     @overload
     def __call__(self, images: ImageLike, boxes_xyxy: BoxesLike = None) -> Poses: ...  # type: ignore[overload-overlap]
@@ -233,9 +279,12 @@ class Estimator:
         image_of = np.repeat(np.arange(len(images)), [len(b) for b in boxes])
         every_box = np.concatenate([b.xyxy for b in boxes]) if boxes else np.zeros((0, 4))
         to_crop = box_to_affine(every_box, spec.input_size_wh, spec.box_scale, grid=spec.codec.grid)
+        if (on_device := self._on_device()) is not None:
+            crop_xy, scores = on_device(images, image_of, to_crop)
+            return transform_points(invert_affine(to_crop), crop_xy), scores
         width, height = spec.input_size_wh
         crops = np.empty((min(total, self.batch_size), height, width, 3), np.uint8)
-        planes = np.empty((len(crops), 3, height, width), np.float32)
+        planes = np.empty((len(crops) if spec.input == "planes" else 0, 3, height, width), np.float32)
         joints = len(spec.skeleton.joints)
         crop_xy, scores = np.zeros((total, joints, 2), np.float32), np.zeros((total, joints), np.float32)
         for start in range(0, total, self.batch_size):
@@ -245,22 +294,42 @@ class Estimator:
                 rows = start + np.flatnonzero(image_of[batch] == image)  # neighbours: people are ordered by image
                 part = crops[rows[0] - start : rows[-1] + 1 - start]
                 crop_images(images[image], to_crop[rows], spec.input_size_wh, out=part)
-            normalise(crops[:count], spec.mean, spec.std, spec.channels, out=planes[:count])
-            crop_xy[batch], scores[batch] = spec.codec.decode(self._network(planes[:count]), spec.input_size_wh)
+            if spec.input == "planes":
+                normalise(crops[:count], spec.mean, spec.std, spec.channels, out=planes[:count])
+            crop_xy[batch], scores[batch] = self._joints((planes if spec.input == "planes" else crops)[:count])
         return transform_points(invert_affine(to_crop), crop_xy), scores
 
-    def _network(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Heatmaps for a batch of crops, averaged with those of the mirrored crops where `flip` is set."""
-        heatmaps = self.runtime(planes)[0]
+    def _on_device(self) -> OnDevice | None:
+        """All from crop to decode on the GPU, where torch computes there; made anew when a setting has changed."""
+        runtime = self.runtime
+        if not (isinstance(runtime, TorchRuntime) and runtime.fixed and runtime.device.startswith("cuda")):
+            return None
+        from posezoo.deploy.on_device import OnDevice
+
+        settings = (self.spec, runtime, self.flip, self.batch_size)
+        if self._device_settings != settings:
+            self._device, self._device_settings = OnDevice(*settings), settings
+        return self._device
+
+    def _joints(self, batch: NDArray) -> tuple[NDArray, NDArray]:
+        """Joints in crop pixels (N, K, 2) and scores (N, K) of a batch of crops, as the network takes them."""
+        spec, found = self.spec, self._network(batch)
+        return (
+            (found[..., :2], found[..., 2]) if spec.output == "joints" else spec.codec.decode(found, spec.input_size_wh)
+        )
+
+    def _network(self, batch: NDArray) -> NDArray[np.float32]:
+        """What the network gives for a batch of crops, averaged with that of the mirrored crops where `flip` is set."""
+        found = self.runtime(batch)[0]
         joints = len(self.skeleton.joints)
-        if heatmaps.shape[1] != joints:
+        if found.shape[1] != joints:
             raise PosezooError(
-                f"{self.spec.name} gives {heatmaps.shape[1]} joints, but its skeleton {self.skeleton.name} has {joints}"
+                f"{self.spec.name} gives {found.shape[1]} joints, but its skeleton {self.skeleton.name} has {joints}"
             )
         if not self.flip:
-            return heatmaps
-        mirrored = self.runtime(planes[..., ::-1])[0]
-        return self.spec.codec.average_flip(heatmaps, mirrored, self.skeleton.mirror_index, self.spec.flip_shift)
+            return found
+        mirrored = self.runtime(batch[..., ::-1] if self.spec.input == "planes" else batch[:, :, ::-1])[0]
+        return self.spec.codec.average_flip(found, mirrored, self.skeleton.mirror_index, self.spec.flip_shift)
 
 
 def open_network(
@@ -269,14 +338,14 @@ def open_network(
     runtime: str = "auto",
     device: str = "auto",
     threads: int | None = None,
+    precision: str = "auto",
 ) -> tuple[NetworkSpec, Runtime]:
     """A pose network ready to compute, and what belongs to its weights; arguments as for `Estimator`."""
     name = os.fspath(name_or_file)
-    if name.lower().endswith(".onnx"):
+    if is_network_file(name):
         if weights is not None:
             raise PosezooError(f"{name} has its weights inside: give a model's name together with weights")
-        opened = open_runtime(name, runtime, device, threads)
-        assert isinstance(opened, OnnxRuntime)
+        opened = open_runtime(name, runtime, device, threads, precision=precision)
         metadata = opened.metadata()
         if not metadata:
             raise PosezooError(
@@ -284,13 +353,15 @@ def open_network(
                 f"or name the model and give the file as its weights (-m NAME --weights {name})"
             )
         return NetworkSpec.of({"name": name, **metadata}), opened
-    from posezoo.zoo import get_entry
+    from posezoo.zoo.owner import entry_of
 
-    entry = get_entry(name)
+    entry = entry_of(name, weights)
     if entry.task != "pose":
         raise PosezooError(f"{entry.name} finds people, not their joints: give a pose model (posezoo list shows them)")
+    opened = open_runtime(entry, runtime, device, threads, weights, precision)
     values = {f.name: getattr(entry, f.name, None) for f in fields(NetworkSpec)}
-    return NetworkSpec.of(values), open_runtime(entry, runtime, device, threads, weights)
+    graph = {key: opened.metadata().get(key) for key in ("input", "output")}  # only the file knows these
+    return NetworkSpec.of({**values, **graph}), opened
 
 
 _MISSING = object()

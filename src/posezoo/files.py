@@ -22,7 +22,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     # the name is known before the file exists, so that no Ctrl-C can come between the two and leave it behind
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(target)
@@ -31,6 +31,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it is in.
+
+    Raises:
+        PosezooError: a file stands where one of them should be.
+        OSError: any other reason why it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        taken = next((each for each in (folder, *folder.parents) if each.exists() and not each.is_dir()), folder)
+        raise PosezooError(f"cannot write to the folder {folder}: {taken} is a file") from None
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from posezoo.errors import PosezooError, unknown_name
-from posezoo.files import write_atomic
-from posezoo.media.images import Picture, find_images, read_image, write_image
+from posezoo.files import make_folder, write_atomic
+from posezoo.media.ahead import Ahead
+from posezoo.media.images import find_images, write_image
+from posezoo.stream import MOST_AHEAD, Found, estimate_files
 from posezoo.suppress import rescore
 
 if TYPE_CHECKING:
@@ -88,6 +90,14 @@ class Report:
         self.failed.append({"source": str(source), "error": str(error)})
 
 
+class _Outcome(NamedTuple):
+    """What became of a picture: a row of `Report.written`, or what was wrong; the people where they are wanted."""
+
+    path: Path
+    written: dict[str, Any] | PosezooError
+    poses: Poses | None = None
+
+
 def predict(
     request: Request,
     open_estimator: Callable[[], Estimator],
@@ -111,24 +121,20 @@ def predict(
     _prepare_output(request.output, paths)
     estimator = open_estimator()
     _check_boxes_file(estimator, paths)
-    names = output_names(paths)
-    least = _least_score(request, estimator)
-    collected: list[tuple[Path, Poses]] = []
     started = time.perf_counter()
-    try:
-        for path, picture, poses in _results(paths, estimator, request.max_megapixels, report):
-            kept = poses[rescore(poses.box_scores, poses.scores) >= least]
-            try:
-                report.written.append(_write(request, path, names[path], picture, kept))
-                collected.append((path, kept))
-            except PosezooError as err:
-                report.fail(path, err)
-            if progress:
-                progress(len(report.written) + len(report.failed), report.total)
-        if request.format == "coco":
-            report.results = _write_coco(request.output, collected)
-    except KeyboardInterrupt:
-        report.interrupted = True
+    collected: list[tuple[Path, Poses]] = []
+    with _writing(request, estimator, paths) as outcomes:
+        try:
+            for done, outcome in enumerate(outcomes, 1):
+                _note(outcome, report, collected)
+                if progress:
+                    progress(done, report.total)
+            if request.format == "coco":
+                report.results = _write_coco(request.output, collected)
+        except KeyboardInterrupt:
+            report.interrupted = True
+            for outcome in outcomes.stop():
+                _note(outcome, report, collected)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -153,7 +159,7 @@ def _prepare_output(output: Path, paths: Sequence[Path]) -> None:
         if path.parent.resolve() == output.resolve():
             raise PosezooError(f"the output folder {output} holds the source {path.name}; choose another with -o")
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as err:
@@ -198,43 +204,63 @@ def output_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def _results(
-    paths: Sequence[Path], estimator: Estimator, max_megapixels: float | None, report: Report
-) -> Iterator[tuple[Path, Picture, Poses]]:
-    """What was found in each picture that could be read, in order; the others go into the report."""
-    waiting: deque[tuple[Path, Picture]] = deque()
+@contextmanager
+def _writing(request: Request, estimator: Estimator, paths: Sequence[Path]) -> Iterator[Ahead[Any, _Outcome]]:
+    """What became of each picture, in order: drawn and written in threads while the network looks at the next ones."""
+    names = output_names(paths)
+    least = _least_score(request, estimator)
+    ahead = estimator.batch_size  # with a person in each they fill a batch
 
-    def readable() -> Iterator[Picture]:
-        for path in paths:
-            try:
-                picture = Picture(read_image(path, max_megapixels), os.fspath(path))
-            except PosezooError as err:
-                report.fail(path, err)
-                continue
-            waiting.append((path, picture))
-            yield picture
+    def write(item: tuple[Path, Found]) -> _Outcome:
+        path, found = item
+        try:
+            return _write(request, path, names[path], found, least)
+        except PosezooError as err:
+            return _Outcome(path, err)
 
-    for poses in estimator.stream(readable()):
-        path, picture = waiting.popleft()
-        yield path, picture, poses
+    with (
+        estimate_files(estimator, paths, look_ahead=ahead, max_megapixels=request.max_megapixels) as found,
+        Ahead(write, zip(paths, found, strict=True), _picture_bytes, most=MOST_AHEAD) as outcomes,
+    ):
+        yield outcomes
 
 
-def _write(request: Request, path: Path, name: str, picture: Picture, poses: Poses) -> dict[str, Any]:
+def _picture_bytes(item: tuple[Path, Found]) -> int:
+    """The bytes that wait to be drawn on."""
+    picture = item[1].picture
+    return 0 if picture is None else picture.image_rgb.nbytes
+
+
+def _write(request: Request, path: Path, name: str, found: Found, least: float) -> _Outcome:
     """The files of one picture, and what the report says of it."""
     from posezoo.draw import draw_poses
     from posezoo.formats.posezoo import to_json
 
+    if isinstance(found.poses, PosezooError):
+        raise found.poses
+    assert found.picture is not None
+    poses = found.poses[rescore(found.poses.box_scores, found.poses.scores) >= least]
+    image = found.picture.image_rgb
     written: dict[str, Any] = {"image": os.fspath(path), "people": len(poses)}
-    height, width = picture.image_rgb.shape[:2]
     if request.pictures:
         drawn = request.output / f"{name}.jpg"
-        write_image(drawn, draw_poses(picture.image_rgb, poses))
+        write_image(drawn, draw_poses(image, poses))
         written["picture"] = os.fspath(drawn)
     if request.format == "posezoo":
         file = request.output / f"{name}.json"
-        write_atomic(file, to_json(poses, image=os.fspath(path), size_wh=(width, height)))
+        write_atomic(file, to_json(poses, image=os.fspath(path), size_wh=(image.shape[1], image.shape[0])))
         written["json"] = os.fspath(file)
-    return written
+    return _Outcome(path, written, poses if request.format == "coco" else None)
+
+
+def _note(outcome: _Outcome, report: Report, collected: list[tuple[Path, Poses]]) -> None:
+    """Put what became of a picture into the report, and its people where those of all go into one file."""
+    if isinstance(outcome.written, PosezooError):
+        report.fail(outcome.path, outcome.written)
+        return
+    report.written.append(outcome.written)
+    if outcome.poses is not None:
+        collected.append((outcome.path, outcome.poses))
 
 
 def _write_coco(output: Path, results: Sequence[tuple[Path, Poses]]) -> str:

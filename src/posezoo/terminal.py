@@ -22,6 +22,12 @@ from posezoo.errors import PosezooError
 USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 1, 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+# where and how a network is computed, the same for every command that has one
+AsRuntime = Annotated[str, typer.Option("--runtime", help="auto, onnx, openvino, torch or torch-compile.")]
+AsPrecision = Annotated[str, typer.Option("--precision", help="auto (as stored), fp32, bf16, fp16 or int8.")]
+AsDevice = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+AsThreads = Annotated[int | None, typer.Option("--threads", help="CPU threads; default: one a core.")]
+AsBatchSize = Annotated[int | None, typer.Option("--batch-size", help="People a network call; default: by device.")]
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 

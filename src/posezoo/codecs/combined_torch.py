@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from posezoo.codecs import Codec, heatmap_torch, integral_torch
@@ -59,6 +61,34 @@ def encode(codec: Codec, crop_xy: Tensor, visible: Tensor, size_wh: Sequence[int
         maps, map_weights = heatmap_torch.encode(codec.heatmap, crop_xy[:, :split], visible[:, :split], size_wh)
         places, place_weights = integral_torch.encode(codec.integral, crop_xy[:, split:], visible[:, split:], size_wh)
         return (maps, places), torch.cat([map_weights, place_weights], dim=1)
+    raise _unknown(codec)
+
+
+def average_flip(
+    codec: Codec, heatmaps: Tensor, flipped_heatmaps: Tensor, mirror_index: ArrayLike, shift: bool
+) -> Tensor:
+    """The network's output for a crop and for its mirror image -> one output; see `Codec.average_flip`.
+
+    Args:
+        codec: how to read the maps.
+        heatmaps: (N, K, h, w), of the crop, any floating type.
+        flipped_heatmaps: (N, K, h, w), of the crop mirrored left to right.
+        mirror_index: (K,) the joint on the other side; `Skeleton.mirror_index`.
+        shift: move the flipped maps one pixel to the right.
+
+    Returns:
+        (N, K, h, w) float32.
+    """
+    if isinstance(codec, HeatmapCodec):
+        return heatmap_torch.average_flip(heatmaps, flipped_heatmaps, mirror_index, shift)
+    if isinstance(codec, IntegralCodec):
+        return integral_torch.average_flip(codec, heatmaps, flipped_heatmaps, mirror_index, shift)
+    if isinstance(codec, CombinedCodec):
+        split = codec.heatmap_joints
+        to_first, to_rest = np.split(np.asarray(mirror_index), [split])
+        first = heatmap_torch.average_flip(heatmaps[:, :split], flipped_heatmaps, to_first, shift)
+        rest = integral_torch.average_flip(codec.integral, heatmaps[:, split:], flipped_heatmaps, to_rest, shift)
+        return torch.cat([first, rest], dim=1)
     raise _unknown(codec)
 
 

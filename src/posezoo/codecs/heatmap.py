@@ -102,7 +102,7 @@ class HeatmapCodec:
             pixels = _quarter(maps, pixels, values, 0.5 if self.refine == "megvii" else 0.0)
         if self.refine == "megvii":
             values = values / MEGVII_PEAK + np.float32(0.5)
-        scores = np.clip(np.nan_to_num(values, nan=0.0), 0.0, 1.0)
+        scores = np.fmin(np.fmax(values, np.float32(0)), np.float32(1))  # 0 for what is not a number
         return pixels * np.array(self.factors(width, height, size_wh), np.float32), scores
 
     def encode(self, crop_xy: ArrayLike, visible: ArrayLike, size_wh: Sequence[int]) -> tuple[Floats, Floats]:
@@ -174,11 +174,13 @@ def peaks(heatmaps: ArrayLike) -> tuple[Floats, Floats]:
     """
     maps = np.asarray(heatmaps, np.float32)
     people, joints, height, width = maps.shape
-    flat = maps.reshape(people, joints, height * width)
-    where = flat.argmax(axis=2)
-    values = np.take_along_axis(flat, where[..., None], axis=2)[..., 0]
-    pixels = np.stack([where % width, where // width], axis=-1).astype(np.float32)
-    return pixels * (values > 0)[..., None], values
+    flat = maps.reshape(people * joints, height * width)
+    where = flat.argmax(axis=1)
+    values = flat[np.arange(len(flat)), where]
+    pixels = np.empty((len(flat), 2), np.float32)
+    pixels[:, 0], pixels[:, 1] = where % width, where // width
+    pixels[~(values > 0)] = 0  # not those that are not a number either
+    return pixels.reshape(people, joints, 2), values.reshape(people, joints)
 
 
 def flip_back(flipped_heatmaps: ArrayLike, mirror_index: ArrayLike, shift: bool) -> Floats:
@@ -205,15 +207,16 @@ def average_flip(heatmaps: ArrayLike, flipped_heatmaps: ArrayLike, mirror_index:
 
 def _quarter(maps: Floats, pixels: Floats, values: Floats, extra: float) -> Floats:
     """A quarter pixel towards the higher neighbour, for peaks at least two pixels inside the map."""
-    people, joints, height, width = maps.shape
-    flat = maps.reshape(people, joints, height * width)
-    x, y = pixels[..., 0].astype(np.intp), pixels[..., 1].astype(np.intp)
-    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1) & (values > 0)
-    here = np.where(inside, y * width + x, 0)
-    around = here[..., None] + np.where(inside[..., None], [1, -1, width, -width], 0)
-    right, left, below, above = np.moveaxis(np.take_along_axis(flat, around, axis=2), 2, 0)
-    step = np.nan_to_num(np.sign(np.stack([right - left, below - above], axis=-1)))
-    return np.where(inside[..., None], pixels + step * np.float32(0.25) + np.float32(extra), pixels)
+    height, width = maps.shape[2:]
+    flat, moved = maps.reshape(-1), pixels.reshape(-1, 2).copy()
+    x, y = moved.astype(np.intp).T
+    rows = np.flatnonzero((x > 1) & (x < width - 1) & (y > 1) & (y < height - 1) & (values.ravel() > 0))
+    here = (rows * height + y[rows]) * width + x[rows]
+    for axis, stride in enumerate((1, width)):
+        after, before = flat[here + stride], flat[here - stride]
+        step = (after > before).astype(np.float32) - (after < before)  # 0 too where one is not a number
+        moved[rows, axis] += step * np.float32(0.25) + np.float32(extra)
+    return moved.reshape(pixels.shape)
 
 
 def _dark(codec: HeatmapCodec, maps: Floats, pixels: Floats, values: Floats) -> Floats:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from posezoo.codecs.heatmap import (
@@ -21,6 +23,7 @@ from posezoo.codecs.heatmap import (
     dark_step,
     udp_step,
 )
+from posezoo.constant_torch import constant
 
 
 def decode(codec: HeatmapCodec, heatmaps: Tensor, size_wh: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
@@ -51,7 +54,7 @@ def decode(codec: HeatmapCodec, heatmaps: Tensor, size_wh: Sequence[int] | None 
     if codec.refine == "megvii":
         values = values / MEGVII_PEAK + 0.5
     scores = torch.nan_to_num(values, nan=0.0).clamp(0.0, 1.0)
-    return pixels * pixels.new_tensor(codec.factors(width, height, size_wh)), scores
+    return pixels * constant(maps.device, np.float32, codec.factors(width, height, size_wh)), scores
 
 
 def encode(codec: HeatmapCodec, crop_xy: Tensor, visible: Tensor, size_wh: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -75,6 +78,18 @@ def encode(codec: HeatmapCodec, crop_xy: Tensor, visible: Tensor, size_wh: Seque
     weights = torch.where(inside_x & inside_y, seen, torch.zeros_like(seen))
     targets = (row * (weights > 0)[..., None])[..., :, None] * column[..., None, :]
     return targets, weights
+
+
+def flip_back(flipped_heatmaps: Tensor, mirror_index: ArrayLike, shift: bool) -> Tensor:
+    """Heatmaps of the mirrored crop in the order and direction of the crop itself; see `posezoo.codecs.heatmap`."""
+    index = constant(flipped_heatmaps.device, np.int64, tuple(np.asarray(mirror_index).tolist()))
+    maps = flipped_heatmaps.float().index_select(1, index).flip(3)
+    return torch.cat([maps[..., :1], maps[..., :-1]], dim=3) if shift else maps
+
+
+def average_flip(heatmaps: Tensor, flipped_heatmaps: Tensor, mirror_index: ArrayLike, shift: bool) -> Tensor:
+    """The mean of the heatmaps and of those of the mirrored crop, (N, K, h, w) float32; see `flip_back`."""
+    return (heatmaps.float() + flip_back(flipped_heatmaps, mirror_index, shift)) * 0.5
 
 
 def _profile(codec: HeatmapCodec, place: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -102,7 +117,7 @@ def _quarter(maps: Tensor, x: Tensor, y: Tensor, extra: float) -> Tensor:
     """The step of a quarter pixel towards the higher neighbour, (N, K, 2)."""
     height, width = int(maps.shape[2]), int(maps.shape[3])  # a tracer hands out tensors
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-    offset = torch.tensor([1, -1, width, -width], device=maps.device)
+    offset = constant(maps.device, np.int64, (1, -1, width, -width))
     around = ((y * width + x) * inside)[..., None] + offset * inside[..., None]
     right, left, below, above = maps.flatten(2).gather(2, around).unbind(-1)
     step = torch.sign(torch.stack([right - left, below - above], dim=-1)) * 0.25
@@ -131,8 +146,8 @@ def _dark(codec: HeatmapCodec, maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _plain_blur(maps: Tensor, kernel: int, border: str) -> Tensor:
     """Every map blurred."""
-    down = torch.tensor(blur_matrix(int(maps.shape[2]), kernel, border), device=maps.device)
-    across = torch.tensor(blur_matrix(int(maps.shape[3]), kernel, border).T, device=maps.device)
+    down = constant(maps.device, blur_matrix, int(maps.shape[2]), kernel, border)
+    across = constant(maps.device, blur_matrix, int(maps.shape[3]), kernel, border).t()
     return down @ maps @ across
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from posezoo.codecs.heatmap_torch import flip_back
 from posezoo.codecs.integral import IntegralCodec
+from posezoo.constant_torch import constant
 
 
 def decode(codec: IntegralCodec, heatmaps: Tensor, size_wh: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
@@ -31,7 +35,7 @@ def decode(codec: IntegralCodec, heatmaps: Tensor, size_wh: Sequence[int] | None
     scores = torch.ones_like(pixels[..., 0])
     if codec.norm == "sigmoid":
         scores = heatmaps.float().amax(dim=(2, 3)).sigmoid()
-    crop_xy = pixels * pixels.new_tensor(codec.factors(width, height, size_wh))
+    crop_xy = pixels * constant(pixels.device, np.float32, codec.factors(width, height, size_wh))
     return (
         torch.where(sound[..., None], crop_xy, torch.zeros_like(crop_xy)),
         torch.where(sound, scores, torch.zeros_like(scores)),
@@ -57,15 +61,31 @@ def encode(codec: IntegralCodec, crop_xy: Tensor, visible: Tensor, size_wh: Sequ
     return torch.where(finite[..., None], place, torch.zeros_like(place)), weights
 
 
+def average_flip(
+    codec: IntegralCodec, heatmaps: Tensor, flipped_heatmaps: Tensor, mirror_index: ArrayLike, shift: bool
+) -> Tensor:
+    """Maps (N, K, h, w) that decode to the mean of both places and scores; see `IntegralCodec.average_flip`."""
+    both = [_heights(codec, maps) for maps in (heatmaps, flip_back(flipped_heatmaps, mirror_index, shift))]
+    first, second = (heights / heights.sum(dim=(2, 3), keepdim=True) for heights in both)
+    share = (first + second) * 0.5
+    if codec.norm == "softmax":
+        return share.log()
+    first, second = (heights.amax(dim=(2, 3), keepdim=True) for heights in both)
+    return (share * ((first + second) * 0.5 / share.amax(dim=(2, 3), keepdim=True))).logit()
+
+
 def profiles(codec: IntegralCodec, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """How probable each column and each row is, (N, K, w) and (N, K, h) float32, each with the sum 1."""
-    maps = heatmaps.float()
-    if codec.norm == "softmax":
-        share = maps.flatten(2).softmax(dim=2).view_as(maps)
-    else:
-        share = maps.sigmoid()
+    share = _heights(codec, heatmaps)
+    if codec.norm == "sigmoid":
         share = share / share.sum(dim=(2, 3), keepdim=True)
     return share.sum(dim=2), share.sum(dim=3)
+
+
+def _heights(codec: IntegralCodec, heatmaps: Tensor) -> Tensor:
+    """The probabilities before they are divided by their sum, (N, K, h, w) float32."""
+    maps = heatmaps.float()
+    return maps.flatten(2).softmax(dim=2).view_as(maps) if codec.norm == "softmax" else maps.sigmoid()
 
 
 def mean_place(profile: Tensor) -> Tensor:

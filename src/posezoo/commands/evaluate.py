@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from posezoo.errors import PosezooError
-from posezoo.terminal import USER_ERROR, AsJson, guard, print_json, print_table, progress_bar
+from posezoo.terminal import (
+    USER_ERROR,
+    AsBatchSize,
+    AsDevice,
+    AsJson,
+    AsPrecision,
+    AsRuntime,
+    AsThreads,
+    guard,
+    print_json,
+    print_table,
+    progress_bar,
+)
 
 data_app = typer.Typer(
     name="data",
@@ -24,7 +36,10 @@ data_app = typer.Typer(
 def evaluate_command(
     dataset: Annotated[str, typer.Option(help="Whose metric: coco, mpii, crowdpose ...")],
     annotations: Annotated[Path, typer.Option(help="Its annotation file (PoseTrack18: the folder of them).")],
-    model: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model of the zoo, or an .onnx file.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A model of the zoo, or a file: .onnx, .xml, .pt2, .safetensors."),
+    ] = None,
     predictions: Annotated[Path | None, typer.Option(help="Judge this file as it is, instead of a model.")] = None,
     images: Annotated[list[Path] | None, typer.Option(help="The folder of the pictures; may be repeated.")] = None,
     boxes: Annotated[str | None, typer.Option(help="gt, or a file of detected people.")] = None,
@@ -34,9 +49,11 @@ def evaluate_command(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to use instead of the model's own.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")] = Path("evaluation"),
-    runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="People a network call.")] = 32,
+    runtime: AsRuntime = "auto",
+    precision: AsPrecision = "auto",
+    device: AsDevice = "auto",
+    threads: AsThreads = None,
+    batch_size: AsBatchSize = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on with an earlier run that was stopped.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,11 +70,12 @@ def evaluate_command(
         raise PosezooError("name a model, or give --predictions FILE: one of the two")
     if not images:
         raise PosezooError("a model needs --images DIR, the folder of the dataset's pictures")
+    from posezoo.deploy.runtimes import is_network_file
     from posezoo.evaluate.protocol import get_protocol, protocol_of
     from posezoo.evaluate.run import run_evaluation
     from posezoo.zoo import get_entry
 
-    name = protocol or ("plain" if model.endswith(".onnx") else protocol_of(get_entry(model).source))
+    name = protocol or ("plain" if is_network_file(model) else protocol_of(get_entry(model).source))
     chosen = get_protocol(name, dataset).with_overrides([*(change or ()), *([f"boxes={boxes}"] if boxes else [])])
     with progress_bar("pictures") as advance:
         report = run_evaluation(
@@ -73,6 +91,8 @@ def evaluate_command(
             resume=not fresh,
             progress=advance,
             weights=weights,
+            threads=threads,
+            precision=precision,
         )
     if report is None:  # another process of this run tells the result
         return

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from posezoo.errors import PosezooError
-from posezoo.terminal import INTERRUPTED, USER_ERROR, fail, guard, print_json, progress_bar
+from posezoo.terminal import (
+    INTERRUPTED,
+    USER_ERROR,
+    AsBatchSize,
+    AsDevice,
+    AsPrecision,
+    AsRuntime,
+    AsThreads,
+    fail,
+    guard,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from posezoo.estimator import Estimator
@@ -19,7 +31,9 @@ if TYPE_CHECKING:
 @guard
 def predict_command(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Pictures, folders or globs.")],
-    model: Annotated[str, typer.Option("-m", "--model", help="A model of the zoo, or an .onnx file.")] = "embedded",
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A model of the zoo, or a file: .onnx, .xml, .pt2, .safetensors.")
+    ] = "embedded",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to use instead of the model's own.")] = None,
     detector: Annotated[
         str, typer.Option(help="embedded, whole (each picture is one person), or a .json file of boxes.")
@@ -32,10 +46,11 @@ def predict_command(
         float | None, typer.Option(help="Leave out people whose score is below this; default 0.18, 0 for given boxes.")
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture: slower, better.")] = False,
-    runtime: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all that are there.")] = None,
-    batch_size: Annotated[int, typer.Option(help="People a network call.")] = 32,
+    runtime: AsRuntime = "auto",
+    precision: AsPrecision = "auto",
+    device: AsDevice = "auto",
+    threads: AsThreads = None,
+    batch_size: AsBatchSize = None,
     max_megapixels: Annotated[
         float | None, typer.Option(help="Refuse larger pictures; default 100.", envvar="POSEZOO_MAX_MEGAPIXELS")
     ] = None,
@@ -61,7 +76,8 @@ def predict_command(
         if boxes is not None and detector != "embedded":
             raise PosezooError("--boxes and --detector exclude each other")
         finder = detector if boxes is None else BoxesFile.read(boxes)
-        opened.append(Estimator(model, weights, finder, runtime, device, flip, threads=threads, batch_size=batch_size))
+        settings: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "precision": precision}
+        opened.append(Estimator(model, weights, finder, runtime, device, flip, **settings))
         return opened[0]
 
     with progress_bar("pictures") as advance:
@@ -83,10 +99,12 @@ def predict_command(
 
 
 def _summary(report: Report, output: Path, estimator: Estimator | None) -> str:
+    from posezoo.deploy.runtimes import describe
+
     done, people = len(report.written), report.people
     text = f"{done} {'picture' if done == 1 else 'pictures'}, {people} {'person' if people == 1 else 'people'}"
     if done and estimator is not None:
-        network = f"{estimator.spec.name}, {estimator.runtime.name} on {estimator.runtime.device}"
+        network = f"{estimator.spec.name}; {describe(estimator.runtime)}"
         text += f", {report.images_per_second:.1f} pictures/s ({network}) -> {report.results or output}"
     return text
 
@@ -104,6 +122,7 @@ def _report_dict(report: Report, output: Path, estimator: Estimator | None) -> d
         "failed": report.failed,
     }
     if estimator is not None:
-        found["model"] = estimator.spec.name
-        found["runtime"], found["device"] = estimator.runtime.name, estimator.runtime.device
+        runtime = estimator.runtime
+        found |= {"model": estimator.spec.name, "runtime": runtime.name, "device": runtime.device}
+        found |= {"precision": runtime.precision, "threads": runtime.threads, "batch_size": estimator.batch_size}
     return found

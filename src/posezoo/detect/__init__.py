@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posezoo.errors import PosezooError, unknown_name
+from posezoo.errors import PosezooError, UnknownNameError, unknown_name
 from posezoo.types import Boxes
 
 __all__ = ["DETECTORS", "Detector", "get_detector"]
 
-DETECTORS = ("embedded", "whole")
+DETECTORS = ("embedded", "yolov3-spp", "yolov3", "whole", "follow")
+_FOLLOW = "follow"
+_BOXES = (".json", ".jsonl", ".csv")
 
 
 @runtime_checkable
@@ -42,36 +44,80 @@ def get_detector(
     runtime: str = "auto",
     device: str = "auto",
     threads: int | None = None,
+    *,
+    score: float | None = None,
+    nms: float | None = None,
+    classes: Sequence[str] = ("person",),
+    batch_size: int | None = None,
 ) -> Detector:
     """The detector that a name, a file or a detector stands for.
 
     Args:
-        spec: "embedded" (the packaged network), "whole" (one box, the whole image), a .json file of boxes, an .onnx
-            file of a detector network, or any callable that is a `Detector`, which is returned as it is.
-        runtime: see `posezoo.deploy.runtimes.open_runtime`.
+        spec: "embedded" (the packaged network), "yolov3-spp" or "yolov3" (fetched once), "whole" (one box, the whole
+            image), "follow" or "follow:SPEC" (one person, from frame to frame), an .onnx file of a detector (see
+            `posezoo.detect.onnx`), any other that posezoo exported, a darknet .weights or .cfg file, a .json, .jsonl
+            or .csv file of boxes or a folder of such (see `posezoo.detect.boxes_file`), or any callable that is a
+            `Detector`, which is returned as it is.
+        runtime: see `posezoo.deploy.runtimes.open_runtime`; detectors of others run in ONNX Runtime whatever it is.
         device: see there.
         threads: see there.
+        score: leave out boxes below it; None: what belongs to the weights, and for a file of boxes none.
+        nms: of two boxes of a class that overlap by more than this intersection over union, leave out the worse one;
+            None: what belongs to the weights, and for a file of boxes none.
+        classes: the names of what is looked for, as COCO calls them.
+        batch_size: pictures a network call; None: what suits the device.
 
     Raises:
-        PosezooError: an unknown name (with the nearest valid ones), or a file that cannot be read.
+        PosezooError: an unknown name (with the nearest valid ones), a file that cannot be read or is of another kind,
+            a class that the detector does not know, or a threshold out of range.
     """
     if not isinstance(spec, str | os.PathLike):
         if not callable(spec):
             raise PosezooError(f"a detector must be a name, a file or a callable, but is {type(spec).__name__}")
         return spec
+    if batch_size is not None and batch_size < 1:
+        raise PosezooError(f"the detector's batch_size must be 1 or more, but is {batch_size}")
     name = os.fspath(spec)
-    suffix = Path(name).suffix.lower()
     if name == "whole":
         from posezoo.detect.whole_image import WholeImage
 
         return WholeImage()
-    if suffix == ".json":
+    where: tuple[Any, ...] = (runtime, device, threads)
+    asked: dict[str, Any] = {"score": score, "nms": nms, "classes": classes, "batch_size": batch_size}
+    if name.partition(":")[0] == _FOLLOW:
+        from posezoo.detect.follow import FollowOne
+
+        return FollowOne(get_detector(name.partition(":")[2] or "embedded", *where, **asked))
+    if Path(name).suffix.lower() in _BOXES or Path(name).is_dir():
         from posezoo.detect.boxes_file import BoxesFile
 
-        return BoxesFile.read(name)
-    if name == "embedded" or suffix == ".onnx":
-        from posezoo.detect.embedded import open_detector
+        return BoxesFile.read(name, score=score, nms=nms, classes=classes)
+    return _network(name, where, asked)
 
-        return open_detector(name, runtime, device, threads)
-    hint = "(or a .json file of boxes, or an .onnx file of a detector)"
-    raise unknown_name("detector", name, DETECTORS, hint)
+
+def _network(name: str, where: tuple[Any, ...], asked: dict[str, Any]) -> Detector:
+    """A detector network by its name or its file."""
+    from posezoo.deploy.runtimes import is_network_file
+    from posezoo.detect import embedded, yolov3
+
+    suffix = Path(name).suffix.lower()
+    if suffix == ".onnx":
+        from posezoo.detect.onnx import open_foreign
+
+        return open_foreign(name, *where, **asked)
+    if suffix in yolov3.FILES:
+        return yolov3.open_darknet(name, *where, **asked)
+    if name == "embedded" or is_network_file(name):
+        return embedded.open_detector(name, *where, **asked)
+    from posezoo.zoo import get_entry
+
+    try:
+        entry = get_entry(name)
+    except UnknownNameError:
+        hint = f"(or a file: boxes as {', '.join(_BOXES)}; a network as .onnx or .weights)"
+        raise unknown_name("detector", name, DETECTORS, hint) from None
+    if entry.task != "detection":
+        raise PosezooError(f"{entry.name} finds joints, not people: give it as -m {name}")
+    if yolov3.is_yolov3(entry.arch):
+        return yolov3.open_yolov3(entry, *where, **asked)
+    return embedded.open_detector(entry.name, *where, **asked)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -17,17 +13,15 @@ from numpy.typing import NDArray
 from posezoo.codecs import CODECS, get_codec
 from posezoo.crop import box_to_center_scale
 from posezoo.errors import PosezooError
-from posezoo.estimator import LOOK_AHEAD, Estimator
+from posezoo.estimator import Estimator
 from posezoo.evaluate.plan import Task
 from posezoo.evaluate.protocol import Protocol
-from posezoo.media.images import Picture, read_image
 from posezoo.skeletons import Skeleton, map_joints
+from posezoo.stream import estimate_files
 from posezoo.suppress import PARAMETRIC_NMS, oks_nms, parametric_nms, rescore, soft_oks_nms
 from posezoo.types import Poses
 
 BATCHES_AHEAD = 4  # so many pictures are read together as fill so many batches: few batches are sent half full
-MOST_AHEAD = 64
-READERS = 4  # threads; decoding a picture takes about as long as a small network
 
 Doubles = NDArray[np.float64]
 Found = tuple[Task, Poses | PosezooError]
@@ -66,51 +60,13 @@ def joint_columns(estimator: Estimator, skeleton: Skeleton) -> NDArray[np.int64]
 
 
 def estimate(estimator: Estimator, tasks: Sequence[Task]) -> Iterator[Found]:
-    """The poses in each picture, or why it could not be read; the latter may come before its turn."""
-    waiting: deque[Task] = deque()
-    failed: deque[Found] = deque()
-
-    def pictures() -> Iterator[Picture]:
-        with _reading(tasks) as reading:
-            for task, picture in reading:
-                if isinstance(picture, PosezooError):
-                    failed.append((task, picture))
-                    continue
-                waiting.append(task)
-                yield picture
-
-    boxes = (waiting[-1].boxes for _ in repeat(None))  # those of a picture are asked for right after it
+    """The poses in each picture, or why it could not be read."""
     each = max(1.0, sum(len(task.boxes) for task in tasks) / max(1, len(tasks)))
     ahead = math.ceil(BATCHES_AHEAD * estimator.batch_size / each)
-    for poses in estimator.stream(pictures(), boxes, min(max(ahead, LOOK_AHEAD), MOST_AHEAD)):
-        yield waiting.popleft(), poses
-    yield from failed
-
-
-@contextmanager
-def _reading(tasks: Sequence[Task]) -> Iterator[Iterator[tuple[Task, Picture | PosezooError]]]:
-    """The pictures in order, a few of them read ahead in threads."""
-    pool = ThreadPoolExecutor(READERS, "posezoo-read")
-
-    def results() -> Iterator[tuple[Task, Picture | PosezooError]]:
-        queue = iter(tasks)
-        reading = deque((task, pool.submit(_read, task)) for task in islice(queue, 2 * READERS))
-        while reading:
-            task, future = reading.popleft()
-            reading.extend((more, pool.submit(_read, more)) for more in islice(queue, 1))
-            yield task, future.result()
-
-    try:
-        yield results()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read(task: Task) -> Picture | PosezooError:
-    try:
-        return Picture(read_image(task.path), str(task.path))
-    except PosezooError as err:
-        return err
+    paths, boxes = [task.path for task in tasks], [task.boxes for task in tasks]
+    with estimate_files(estimator, paths, boxes, look_ahead=ahead) as found:
+        for task, (_, poses) in zip(tasks, found, strict=True):
+            yield task, poses
 
 
 def judgeable(

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from posezoo import __version__
 from posezoo.data.readers import read_dataset
+from posezoo.deploy.runtimes import describe, is_network_file
 from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator
 from posezoo.evaluate.journal import Journal
@@ -35,7 +36,8 @@ from posezoo.evaluate.protocol import Protocol, get_protocol, need_boxes, protoc
 from posezoo.evaluate.report import Report
 from posezoo.files import write_atomic
 from posezoo.skeletons import Skeleton
-from posezoo.zoo import Entry, get_entry
+from posezoo.zoo import Entry
+from posezoo.zoo.owner import entry_of
 
 Model = Entry | Estimator | str | os.PathLike[str]
 Progress = Callable[[int, int], None]
@@ -74,19 +76,20 @@ class _Run:
 
     @property
     def computed_by(self) -> str:
-        """Such as "onnx on cpu"."""
-        return f"{self.estimator.runtime.name} on {self.estimator.runtime.device}"
+        """Such as "onnx on cpu, fp32, 2 threads"."""
+        return describe(self.estimator.runtime)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """All that the predictions depend on, and how they are spread over processes."""
+        runtime = self.estimator.runtime
         return {
             "model": self.estimator.spec.name,
             "dataset": self.dataset,
             **self.files,
             "boxes": "" if self.protocol.on_ground_truth else _stamp(self.protocol.boxes),
             "protocol": self.protocol.to_dict(),
-            "runtime": self.computed_by,
+            "runtime": [runtime.name, runtime.device, runtime.precision],
             "processes": self.processes,
             "version": __version__,
         }
@@ -99,13 +102,15 @@ def run_evaluation(
     annotations: Path,
     protocol: Protocol | None = None,
     out_dir: Path = Path("evaluation"),
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str = "auto",
     runtime: str = "auto",
     resume: bool = True,
     progress: Progress | None = None,
     *,
     weights: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    precision: str = "auto",
     max_missing: float = MAX_MISSING,
     shard: tuple[int, int] | None = None,
     command: str | None = None,
@@ -116,18 +121,20 @@ def run_evaluation(
     `out_dir`; and, while it runs, `running.0of1.jsonl`, from which the same call goes on where it was stopped.
 
     Args:
-        entry: a model of the zoo, its name or an exported .onnx file; or an `Estimator` that is open already.
+        entry: a model of the zoo, its name or a file that `Estimator` takes; or an `Estimator` that is open already.
         dataset: its name.
         images: the folder of its pictures, or several that may be it.
         annotations: its file (or folder of files).
         protocol: how; None: as the model's zoo does.
         out_dir: where results go; made where it does not exist.
-        batch_size: people a network call; no figure depends on it.
+        batch_size: people a network call, None: what suits the device; no figure depends on it.
         device: "auto", "cpu" or "cuda".
-        runtime: "auto", "onnx" or "torch".
+        runtime: see `posezoo.deploy.runtimes.open_runtime`.
         resume: go on with an earlier run of the same arguments.
         progress: called with the pictures done and their number, of this process.
         weights: a checkpoint instead of the model's own weights.
+        threads: of the CPU; no figure depends on them.
+        precision: see `posezoo.deploy.runtimes.open_runtime`.
         max_missing: the share of the pictures that may be absent or unreadable; nobody counts as found in them.
         shard: (rank, processes), where it is not to be taken from the environment.
         command: what to say the command was; None: that of this process.
@@ -139,13 +146,18 @@ def run_evaluation(
         PosezooError: a dataset, model or file that cannot be used, or too many pictures missing.
     """
     rank, processes = processes_of_environment() if shard is None else shard
-    model = _model(entry)
+    model = _model(entry, weights)
     source = model.source if isinstance(model, Entry) else ""
     protocol = get_protocol(protocol_of(source), dataset) if protocol is None else protocol
     need_boxes(protocol, dataset)
     people = read_dataset(dataset, annotations, images)
     tasks, missing = present(plan(people, dataset, protocol), max_missing)
-    estimator = _open(model, weights, runtime, device, batch_size, processes)
+    settings = {"runtime": runtime, "device": device, "threads": threads, "precision": precision}
+    estimator = _open(model, weights, processes, batch_size=batch_size, **settings)
+    if protocol.decode is not None and estimator.spec.output == "joints":
+        raise PosezooError(
+            f"{estimator.spec.name} decodes inside its graph: the protocol cannot choose decode={protocol.decode}"
+        )
     run = _Run(
         entry=model if isinstance(model, Entry) else None,
         dataset=dataset,
@@ -197,21 +209,16 @@ def processes_of_environment() -> tuple[int, int]:
     return rank, processes
 
 
-def _model(entry: Model) -> Entry | Estimator | str:
-    """A name of the zoo as its entry; an .onnx file as its path."""
+def _model(entry: Model, weights: str | os.PathLike[str] | None) -> Entry | Estimator | str:
+    """A name of the zoo as its entry; a file as its path."""
     if isinstance(entry, Entry | Estimator):
         return entry
     name = os.fspath(entry)
-    return name if name.lower().endswith(".onnx") else get_entry(name)
+    return name if is_network_file(name) else entry_of(name, weights)
 
 
 def _open(
-    model: Entry | Estimator | str,
-    weights: str | os.PathLike[str] | None,
-    runtime: str,
-    device: str,
-    batch_size: int,
-    processes: int,
+    model: Entry | Estimator | str, weights: str | os.PathLike[str] | None, processes: int, **settings: Any
 ) -> Estimator:
     """An estimator without a detector, of which this run may change the settings."""
     if isinstance(model, Estimator):
@@ -221,7 +228,7 @@ def _open(
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(local) % len(visible)] if visible else local
     name = model.name if isinstance(model, Entry) else model
-    return Estimator(name, weights, detector=None, runtime=runtime, device=device, batch_size=batch_size)
+    return Estimator(name, weights, detector=None, **settings)
 
 
 def _look(run: _Run, tasks: list[Task], journal: Journal, progress: Progress | None) -> tuple[float, float | None]:
@@ -280,12 +287,11 @@ def _report(run: _Run, predictions: list[dict[str, Any]], annotations: Path) -> 
 
 
 def _versions(estimator: Estimator) -> dict[str, str]:
-    packages = {"numpy": "numpy", "opencv": "opencv-python-headless", "onnx": "onnxruntime", "torch": "torch"}
-    wanted = ["numpy", "opencv", *(name for name in ("onnx", "torch") if name == estimator.runtime.name)]
+    computing = {"onnx": ["onnxruntime"], "openvino": ["openvino"], "torch": ["torch"], "torch-compile": ["torch"]}
     versions = {"posezoo": __version__, "python": platform.python_version()}
-    for name in wanted:
+    for package in ("numpy", "opencv-python-headless", *computing.get(estimator.runtime.name, ())):
         try:
-            versions[packages[name]] = importlib.metadata.version(packages[name])
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # another build of the same, such as onnxruntime-gpu
             continue
     return versions

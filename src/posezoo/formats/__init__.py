@@ -1,70 +1,239 @@
-"""Poses to files and back, always by joint name: one module a format, each with `to_json` and `from_json`.
+"""Poses to files and back, always by joint name: one module a format.
 
-What is written is strict JSON, rounded to 0.01 pixels and 0.0001 of a score, never NaN; what is read is checked, and a
-wrong file is an error that has the place and the value. The helpers for both are here.
+What is written is strict, rounded to 0.01 pixels and 0.0001 of a score, never NaN; what is read is checked, and a wrong
+file is an error that has the place and the value. Writers keep no result in memory: `open_writer`. `read_results` reads
+what they and the tools they are named after write, and finds out which of them it was. What a format has no place for
+stands in `Format.keeps` and `Format.unplaced`.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from posezoo.errors import PosezooError
+from posezoo.errors import PosezooError, unknown_name
+from posezoo.formats import alphapose, cmu, coco, csv, jsonl, openpose, parquet, posezoo
+from posezoo.formats.places import fit, without_place
+from posezoo.formats.result import Result, ResultWriter, Settings
+from posezoo.skeletons import Skeleton, get_skeleton
+
+__all__ = ["FORMATS", "KEPT", "Format", "Result", "ResultWriter", "get_format", "open_writer", "read_results"]
+
+KEPT = (
+    "person scores",
+    "boxes",
+    "box scores",
+    "track ids",
+    "image names",
+    "images without people",
+    "frame numbers",
+    "times",
+    "image sizes",
+)
+"""What a result has beside joints and their scores."""
+
+_Open = Callable[[Path, Skeleton, Settings], ResultWriter]
+_Read = Callable[[Sequence[Path], Skeleton | None], Iterator[Result]]
 
 
-def parse_json(text: str | bytes | os.PathLike[str], what: str = "JSON") -> tuple[Any, str]:
-    """Strictly parsed JSON, and what to call its source in an error.
+@dataclass(frozen=True)
+class Format:
+    """A way to write results.
+
+    Attributes:
+        name: such as "coco".
+        about: one line.
+        open: makes the writer.
+        read: reads files of it.
+        file: what the one file for all is called, where the user names a folder only; its suffix is the format's.
+        each: it has a file for each image instead.
+        lists: it can have either.
+        keeps: those of `KEPT` that it has a place for.
+        layout: of formats with an order of joints of their own.
+    """
+
+    name: str
+    about: str
+    open: _Open
+    read: _Read
+    file: str
+    keeps: frozenset[str]
+    each: bool = False
+    lists: bool = False
+    layout: openpose.Layout | None = None
+
+    @property
+    def suffix(self) -> str:
+        """Of its files, such as ".json"."""
+        return Path(self.file).suffix
+
+    def unplaced(self, skeleton: Skeleton) -> list[str]:
+        """The joints that it has no place for."""
+        return [] if self.layout is None else without_place(tuple(self.layout.parts.values()), skeleton)
+
+    def made(self, skeleton: Skeleton) -> list[str]:
+        """The points that are made of two joints, since the skeleton has them not."""
+        places = () if self.layout is None else self.layout.parts.values()
+        return [point for part in places for point in fit(part, skeleton).made]
+
+
+def _all(*but: str) -> frozenset[str]:
+    return frozenset(KEPT) - set(but)
+
+
+def _openpose(name: str, about: str, layout: openpose.Layout, keeps: frozenset[str]) -> Format:
+    opens, reads = partial(openpose.open_writer, layout), partial(openpose.read, layout)
+    return Format(name, about, opens, reads, f"image{layout.ending}", keeps, each=True, layout=layout)
+
+
+_OPENPOSE_KEEPS = _all("person scores", "boxes", "box scores")
+
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (
+        Format(
+            "posezoo",
+            "all there is: a JSON file an image, JSON lines for a video",
+            posezoo.open_writer,
+            posezoo.read,
+            "image.json",
+            _all(),
+            each=True,
+        ),
+        Format("jsonl", "the same, one line an image", jsonl.open_writer, jsonl.read, "results.jsonl", _all()),
+        Format(
+            "coco",
+            "COCO keypoint results, one list",
+            coco.open_writer,
+            coco.read,
+            "coco_results.json",
+            frozenset({"person scores"}),
+            lists=True,
+        ),
+        Format(
+            "alphapose",
+            "AlphaPose's results, one list",
+            alphapose.open_writer,
+            alphapose.read,
+            "alphapose-results.json",
+            frozenset({"person scores", "boxes", "track ids", "image names"}),
+            lists=True,
+        ),
+        _openpose("openpose", "OpenPose's, 18 body points; hands, face", openpose.OPENPOSE, _OPENPOSE_KEEPS),
+        _openpose("openpose25", "the same with BODY_25", openpose.OPENPOSE_25, _OPENPOSE_KEEPS),
+        _openpose("cmu", "CMU's, 18 body points", cmu.CMU, _OPENPOSE_KEEPS - {"track ids"}),
+        Format(
+            "csv",
+            "a table, one row a person",
+            csv.open_writer,
+            csv.read,
+            "results.csv",
+            _all("images without people"),
+        ),
+        Format(
+            "parquet",
+            "the same table, typed (needs the extra parquet)",
+            parquet.open_writer,
+            parquet.read,
+            "results.parquet",
+            _all("images without people"),
+        ),
+    )
+}
+"""Every format by name."""
+
+
+def get_format(name: str, video: bool = False) -> Format:
+    """The format called `name`; posezoo's own is one of lines for a video.
+
+    Raises:
+        UnknownNameError: there is no such format.
+    """
+    if name not in FORMATS:
+        raise unknown_name("format", name, FORMATS)
+    return FORMATS["jsonl" if name == "posezoo" and video else name]
+
+
+def open_writer(
+    format: str,
+    output: Path,
+    skeleton: Skeleton,
+    *,
+    video: bool = False,
+    per_frame: bool = False,
+    resume: bool = False,
+    name: Callable[[Result], str] | None = None,
+) -> ResultWriter:
+    """A writer of results, to be closed: best as the value of a `with` statement.
 
     Args:
-        text: the JSON itself, or the path of a file as a `Path`.
-        what: the name of the source where it has no path.
+        format: one of `FORMATS`.
+        output: a folder; or, where the format has one file for all, that file by its suffix.
+        skeleton: of every result.
+        video: the results are the frames of one video: they are told apart by their numbers, not by image.
+        per_frame: a file for each image, where the format has one list for all.
+        resume: go on with the file that is there, see `posezoo.formats.jsonl.resume`.
+        name: what to call the file of a result, where each has its own; None: as its image.
 
     Raises:
-        PosezooError: the file cannot be read, or is not JSON, or has NaN or infinity in it.
+        PosezooError: an unknown format; one that cannot do what is asked for; the output cannot be written.
     """
-    if isinstance(text, os.PathLike):
-        what = os.fspath(text)
-        try:
-            with open(text, encoding="utf-8") as file:
-                text = file.read()
-        except OSError as err:
-            raise PosezooError(f"cannot read {what}: {err.strerror or err}") from None
-        except UnicodeDecodeError:
-            raise PosezooError(f"{what} is not JSON: not text") from None
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a number that JSON knows")
-
-    try:
-        return json.loads(text, parse_constant=refuse), what
-    except (ValueError, RecursionError) as err:
-        raise PosezooError(f"{what} is not valid JSON: {err}") from None
+    chosen = get_format(name=format, video=video and not per_frame)
+    if per_frame and not (chosen.each or chosen.lists):
+        able = [each.name for each in FORMATS.values() if each.each or each.lists]
+        raise PosezooError(f"{chosen.name} has one file for all; a file for each frame have {', '.join(able)}")
+    if resume and chosen.name != "jsonl":
+        raise PosezooError(f"{chosen.name} files cannot be gone on with; JSON lines can: choose the format jsonl")
+    target = output_path(chosen, output, per_frame)
+    return chosen.open(target, skeleton, Settings(video, per_frame, resume, name))
 
 
-def number(value: Any, where: str) -> float:
-    """`value` as a finite float, or an error that says where it stands."""
-    # a float32 must hold it: 1e300 is a number, but not a pixel
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 3e38 or math.isnan(value):
-        raise PosezooError(f"{where} is {value!r}, expected a number")
-    return float(value)
-
-
-def numbers(value: Any, count: int | None, where: str) -> list[float]:
-    """`value` as a list of `count` finite floats (None: any number of them)."""
-    if not isinstance(value, list) or (count is not None and len(value) != count):
-        got = f"has {len(value)} values" if isinstance(value, list) else f"is {type(value).__name__}"
-        raise PosezooError(f"{where} {got}, expected {'a list' if count is None else f'{count} numbers'}")
-    return [number(v, where) for v in value]
-
-
-def rounded(value: float, digits: int = 2) -> float:
-    """Rounded for a file; -0.0 becomes 0.0.
+def output_path(format: Format, output: Path, per_frame: bool = False) -> Path:
+    """The file or folder that a writer of `format` writes to.
 
     Raises:
-        PosezooError: `value` is not finite, so JSON cannot hold it.
+        PosezooError: `output` is called like a file where a folder is needed, or like one of another format.
     """
-    if not math.isfinite(value):
-        raise PosezooError(f"cannot write {value} to JSON: box, score and joint must be finite")
-    return round(float(value), digits) + 0.0
+    suffix, each = output.suffix.lower(), format.each or per_frame
+    if output.is_dir() or suffix not in {known.suffix for known in FORMATS.values()}:
+        return output if each else output / format.file
+    if each:
+        raise PosezooError(f"{format.name} has a file for each image: choose a folder instead of {output}")
+    if suffix != format.suffix:
+        raise PosezooError(f"{format.name} files end in {format.suffix}: choose another name than {output}")
+    return output
+
+
+def read_results(
+    path: Path | str, format: str | None = None, skeleton: Skeleton | str | None = None
+) -> Iterator[Result]:
+    """The people of each image in a results file, or in all those of a folder.
+
+    Args:
+        path: the file or folder.
+        format: one of `FORMATS`; None: found out from what is in the file.
+        skeleton: the keypoint set; None: the one that the file names, or coco17 where it names none.
+
+    Raises:
+        PosezooError: there is no such file, it is of no known format, or it is wrong; the message says where.
+    """
+    files, chosen = find_results(Path(path), format)
+    return chosen.read(files, get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton)
+
+
+def find_results(path: Path, format: str | None = None) -> tuple[list[Path], Format]:
+    """The files at `path` in order, and their format; arguments and errors as of `read_results`."""
+    from posezoo.formats.guess import guess_format
+
+    suffixes = {get_format(format).suffix} if format else {known.suffix for known in FORMATS.values()}
+    if not path.is_dir():
+        if not path.exists():
+            raise PosezooError(f"no such file or folder: {path}")
+        return [path], get_format(format or guess_format(path))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
+    if not files:
+        raise PosezooError(f"{path} has no results in it: no file that ends in {' or '.join(sorted(suffixes))}")
+    chosen = get_format(format or guess_format(files[0]))
+    return [file for file in files if file.suffix.lower() == files[0].suffix.lower()], chosen

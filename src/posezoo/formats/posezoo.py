@@ -1,4 +1,4 @@
-"""posezoo's own format: one JSON file an image, with everything that `Poses` holds.
+"""posezoo's own format: one JSON file an image, with everything that a result holds.
 
     {"format": "posezoo/1", "image": "street.jpg", "width": 640, "height": 480, "skeleton": "coco17",
      "joints": ["nose", "left_eye", ...],
@@ -7,42 +7,44 @@
 
 `joints` names the keypoints once, in their order within each person. Coordinates are pixels of the original image,
 (0, 0) the centre of the top left pixel. `score` is the whole person's: the box score times the mean of the joint scores
-above 0.2. A joint that was not placed is [null, null, 0.0]. `track_id` is there when people were tracked.
+above 0.2, unless it was read from another tool's file. A joint that was not placed is [null, null, 0.0]. `track_id` is
+there when people were tracked. The frame of a video has its number and its seconds from the start too, `"frame": 7,
+"time": 0.28`, and `image` is the video. Width and height are null where a file that was converted did not say.
+
+A video has one object a line instead of files, see `posezoo.formats.jsonl`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from posezoo.errors import PosezooError, unknown_name
-from posezoo.formats import number, numbers, parse_json, rounded
+from posezoo.formats.result import Person, Result, ResultWriter, Settings, read_key, to_result
+from posezoo.formats.values import json_line, number, numbers, optional, parse_json, rounded, whole
+from posezoo.formats.writers import FileEach
 from posezoo.skeletons import Skeleton, get_skeleton
-from posezoo.suppress import rescore
 from posezoo.types import Poses
 
 VERSION = "posezoo/1"
 
 _KEYS = ("format", "image", "width", "height", "skeleton", "joints", "people")
+_FRAME_KEYS = ("frame", "time")
 _PERSON_KEYS = ("box", "box_score", "score", "keypoints", "track_id")
 
 
-class Record(NamedTuple):
-    """What a file holds.
+def open_writer(output: Path, skeleton: Skeleton, settings: Settings) -> ResultWriter:
+    """The writer of a file for each image."""
+    return FileEach(output, skeleton, to_text, settings)
 
-    Attributes:
-        poses: the people of the image; none at all is fine.
-        image: its name or path, as the user gave it.
-        size_wh: its width and height in pixels.
-    """
 
-    poses: Poses
-    image: str
-    size_wh: tuple[int, int]
+def read(files: Sequence[Path], skeleton: Skeleton | None) -> Iterator[Result]:
+    """The result in each file."""
+    return (from_json(file, skeleton) for file in files)
 
 
 def to_json(poses: Poses, image: str, size_wh: tuple[int, int]) -> str:
@@ -56,31 +58,34 @@ def to_json(poses: Poses, image: str, size_wh: tuple[int, int]) -> str:
     Raises:
         PosezooError: a box or a score is not finite.
     """
-    head = {
-        "format": VERSION,
-        "image": image,
-        "width": int(size_wh[0]),
-        "height": int(size_wh[1]),
-        "skeleton": poses.skeleton.name,
-        "joints": list(poses.skeleton.joints),
-    }
-    lines = [f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
-    people = ",".join(f"\n  {json.dumps(person, allow_nan=False)}" for person in _people(poses))
+    return to_text(Result(poses, image, size_wh=size_wh))
+
+
+def to_text(record: Result) -> str:
+    """The file of a result, one line a person; errors as of `to_json`."""
+    table = to_table(record)
+    people = ",".join(f"\n  {json_line(person)}" for person in table.pop("people"))
+    lines = [f" {json_line(key)}: {json_line(value)}" for key, value in table.items()]
     return "{\n" + ",\n".join([*lines, f' "people": [{people}]']) + "\n}\n"
 
 
-def _people(poses: Poses) -> list[dict[str, Any]]:
+def to_table(record: Result) -> dict[str, Any]:
+    """What the file holds; errors as of `to_json`."""
+    key = {name: value for name, value in record.key().items() if name not in _FRAME_KEYS or value is not None}
+    skeleton = record.poses.skeleton
+    own = {"skeleton": skeleton.name, "joints": list(skeleton.joints)}
+    return {"format": VERSION, **key, **own, "people": _people(record)}
+
+
+def _people(record: Result) -> list[dict[str, Any]]:
     people = []
-    person_scores = rescore(poses.box_scores, poses.scores)
-    for row in range(len(poses)):
+    poses = record.poses
+    for row, (joints, score) in enumerate(zip(record.joints(), record.scores, strict=True)):
         person: dict[str, Any] = {
             "box": [rounded(v) for v in poses.boxes_xyxy[row].tolist()],
             "box_score": rounded(float(poses.box_scores[row]), 4),
-            "score": rounded(float(person_scores[row]), 4),
-            "keypoints": [
-                [rounded(x), rounded(y), rounded(score, 4)] if np.isfinite([x, y]).all() else [None, None, 0.0]
-                for (x, y), score in zip(poses.keypoints_xy[row].tolist(), poses.scores[row].tolist(), strict=True)
-            ],
+            "score": rounded(score, 4),
+            "keypoints": joints,
         }
         if poses.track_ids is not None:
             person["track_id"] = int(poses.track_ids[row])
@@ -88,7 +93,7 @@ def _people(poses: Poses) -> list[dict[str, Any]]:
     return people
 
 
-def from_json(text: str | bytes | os.PathLike[str], skeleton: Skeleton | None = None) -> Record:
+def from_json(text: str | bytes | os.PathLike[str], skeleton: Skeleton | None = None) -> Result:
     """Read what `to_json` wrote; the joints may stand in any order.
 
     Args:
@@ -101,30 +106,31 @@ def from_json(text: str | bytes | os.PathLike[str], skeleton: Skeleton | None = 
     Raises:
         PosezooError: it is not such a file; the message has the place and the wrong value.
     """
-    table, where = parse_json(text, "posezoo file")
+    return from_table(*parse_json(text, "posezoo file"), skeleton)
+
+
+def from_table(table: Any, where: str, skeleton: Skeleton | None = None) -> Result:
+    """A result from parsed JSON.
+
+    Args:
+        table: what `to_table` gave.
+        where: what to call its source in errors.
+        skeleton: as of `from_json`.
+
+    Raises:
+        PosezooError: as of `from_json`.
+    """
     if not isinstance(table, dict) or table.get("format") != VERSION:
         found = repr(table.get("format")) if isinstance(table, dict) else f"a {type(table).__name__}"
         raise PosezooError(f"{where} is not in the posezoo format: 'format' is {found}, expected '{VERSION}'")
-    _check_keys(table, _KEYS, _KEYS, where)
-    if not isinstance(table["image"], str):
-        raise PosezooError(f"{where}: 'image' is {table['image']!r}, expected a name")
-    size_wh = (_whole(table["width"], f"{where}: 'width'"), _whole(table["height"], f"{where}: 'height'"))
+    _check_keys(table, (*_KEYS, *_FRAME_KEYS), _KEYS, where)
+    key = read_key(table, where)
     skeleton = get_skeleton(str(table["skeleton"])) if skeleton is None else skeleton
     order = _order(table["joints"], skeleton, where)
     if not isinstance(table["people"], list):
         raise PosezooError(f"{where}: 'people' must be a list")
-    rows = [_person(p, len(order), f"{where}, person {i}") for i, p in enumerate(table["people"])]
-    tracked = [row["track_id"] for row in rows if row["track_id"] is not None]
-    if tracked and len(tracked) != len(rows):
-        raise PosezooError(f"{where}: some people have a 'track_id' and some have none")
-    if not rows:
-        return Record(Poses.empty(skeleton), table["image"], size_wh)
-    keypoints = np.array([row["keypoints"] for row in rows], np.float32)[:, order]
-    boxes = np.array([row["box"] for row in rows], np.float32)
-    box_scores = np.array([row["box_score"] for row in rows], np.float32)
-    track_ids = np.array(tracked, np.int64) if tracked else None
-    poses = Poses(keypoints[..., :2], keypoints[..., 2], boxes, box_scores, skeleton, track_ids)
-    return Record(poses, table["image"], size_wh)
+    people = [_person(person, order, f"{where}, person {row}") for row, person in enumerate(table["people"])]
+    return to_result(key, people, skeleton, where)
 
 
 def _check_keys(table: dict[str, Any], known: Sequence[str], needed: Sequence[str], where: str) -> None:
@@ -134,12 +140,6 @@ def _check_keys(table: dict[str, Any], known: Sequence[str], needed: Sequence[st
     for key in needed:
         if key not in table:
             raise PosezooError(f"{where}: '{key}' is missing")
-
-
-def _whole(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise PosezooError(f"{where} is {value!r}, expected a whole number")
-    return value
 
 
 def _order(joints: Any, skeleton: Skeleton, where: str) -> list[int]:
@@ -155,23 +155,22 @@ def _order(joints: Any, skeleton: Skeleton, where: str) -> list[int]:
     return [joints.index(joint) for joint in skeleton.joints]
 
 
-def _person(person: Any, joints: int, where: str) -> dict[str, Any]:
+def _person(person: Any, order: list[int], where: str) -> Person:
     if not isinstance(person, dict):
         raise PosezooError(f"{where} is {person!r}, expected an object")
     _check_keys(person, _PERSON_KEYS, ("box", "box_score", "keypoints"), where)
     keypoints = person["keypoints"]
-    if not isinstance(keypoints, list) or len(keypoints) != joints:
+    if not isinstance(keypoints, list) or len(keypoints) != len(order):
         got = f"{len(keypoints)} keypoints" if isinstance(keypoints, list) else type(keypoints).__name__
-        raise PosezooError(f"{where} has {got}, expected {joints}")
-    track = person.get("track_id")
-    if track is not None and (isinstance(track, bool) or not isinstance(track, int) or abs(track) >= 1 << 63):
-        raise PosezooError(f"{where}: 'track_id' is {track!r}, expected a whole number")
-    return {
-        "box": numbers(person["box"], 4, f"{where}: 'box'"),
-        "box_score": number(person["box_score"], f"{where}: 'box_score'"),
-        "keypoints": [_keypoint(point, f"{where}, keypoint {k}") for k, point in enumerate(keypoints)],
-        "track_id": track,
-    }
+        raise PosezooError(f"{where} has {got}, expected {len(order)}")
+    xys = [_keypoint(point, f"{where}, keypoint {k}") for k, point in enumerate(keypoints)]
+    return Person(
+        np.array(xys, np.float32)[order],
+        numbers(person["box"], 4, f"{where}: 'box'"),
+        number(person["box_score"], f"{where}: 'box_score'"),
+        optional(number, person.get("score"), f"{where}: 'score'"),
+        optional(whole, person.get("track_id"), f"{where}: 'track_id'"),
+    )
 
 
 def _keypoint(point: Any, where: str) -> list[float]:

@@ -11,6 +11,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,37 @@ class Picture(NamedTuple):
     name: str | None = None
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A picture's file: known to be one, whole and not too large, but not decoded.
+
+    Attributes:
+        name: its path as given.
+        data: the file.
+        header: what it says of itself.
+    """
+
+    name: str
+    data: bytes
+    header: Header
+
+    @property
+    def decoded_bytes(self) -> int:
+        """The memory that the picture will take."""
+        return 3 * self.header.width * self.header.height
+
+    def decode(self) -> Image:
+        """The picture, (H, W, 3) uint8 RGB.
+
+        Raises:
+            PosezooError: the data is damaged; the message names the file.
+        """
+        try:
+            return _orient(_decode(self.data, self.header), self.header.orientation)
+        except PosezooError as err:
+            raise PosezooError(f"cannot read {self.name}: {err}") from None
+
+
 def read_image(source: str | os.PathLike[str] | bytes, max_megapixels: float | None = None) -> Image:
     """Read one picture: JPEG, PNG, BMP, WebP, TIFF, or the first frame of a GIF.
 
@@ -55,6 +87,11 @@ def read_image(source: str | os.PathLike[str] | bytes, max_megapixels: float | N
     Raises:
         PosezooError: no such file, not a picture, cut off, too large, or not decodable; the message names the file.
     """
+    return open_image(source, max_megapixels).decode()
+
+
+def open_image(source: str | os.PathLike[str] | bytes, max_megapixels: float | None = None) -> Encoded:
+    """The first half of `read_image`, with its errors: the file is read and looked at, but not decoded."""
     name = "the given bytes" if isinstance(source, bytes) else os.fspath(source)
     data = source if isinstance(source, bytes) else _read_bytes(Path(source))
     if not data:
@@ -64,9 +101,9 @@ def read_image(source: str | os.PathLike[str] | bytes, max_megapixels: float | N
         _check_size(header, max_megapixels)
         if header.truncated:
             raise PosezooError(f"the {header.format} file is cut off before its end; copy or download it again")
-        return _orient(_decode(data, header), header.orientation)
     except PosezooError as err:
         raise PosezooError(f"cannot read {name}: {err}") from None
+    return Encoded(name, data, header)
 
 
 def _read_bytes(path: Path) -> bytes:

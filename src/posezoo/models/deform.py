@@ -47,7 +47,7 @@ def deform_conv2d(
     out_h, out_w = offset.shape[-2:]
     groups = offset.shape[1] // (2 * rows * columns)
     # half precision would place what is read wrongly by up to 1/32 pixel
-    exact = torch.promote_types(x.dtype, torch.float32)
+    exact = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     moved = offset.to(exact).reshape(batch * groups, rows, columns, 2, out_h, out_w)
     y_at = moved[:, :, :, 0] + _regular(rows, out_h, stride[0], padding[0], dilation[0], moved)[:, None, :, None]
     x_at = moved[:, :, :, 1] + _regular(columns, out_w, stride[1], padding[1], dilation[1], moved)[:, None, :]
@@ -83,7 +83,8 @@ def _fastest() -> Callable[..., Tensor]:
 class DeformConv2d(nn.Conv2d):
     """A convolution without bias that predicts from its input, for each output and tap, where to read.
 
-    With the offsets that it starts with it is an ordinary convolution (half of one, where modulated).
+    With the offsets that it starts with it is an ordinary convolution (half of one, where modulated). A BatchNorm that
+    is folded into it gives it a bias.
 
     Args:
         inputs: channels in.
@@ -126,4 +127,4 @@ class DeformConv2d(nn.Conv2d):
         # an exporter or a compiler knows no foreign kernel, and what counts operations sees none inside of it
         traced = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or x.is_meta
         operator = deform_conv2d if traced else _fastest()
-        return operator(x, told[:, : self.places], self.weight, None, *self.geometry, mask)
+        return operator(x, told[:, : self.places], self.weight, self.bias, *self.geometry, mask)

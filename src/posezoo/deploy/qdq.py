@@ -1,0 +1,110 @@
+"""A graph in 8 bits: quantise and dequantise nodes round what is to be computed so, which every runtime understands.
+
+ONNX Runtime and OpenVINO both find the pattern when they load a graph and compute it with their integer kernels.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from posezoo.deploy.ranges import Range
+
+if TYPE_CHECKING:
+    from posezoo.deploy.rounding import Rounded
+
+_WEIGHT, _BIAS = ".weight", ".bias"
+
+
+def simplified(proto: Any) -> Any:
+    """The graph as ONNX Runtime has it after the rewriting that holds for every machine: paddings inside convolutions.
+
+    That must be before quantisation: afterwards a runtime no longer recognises them.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory(prefix="posezoo-") as folder:
+        file = Path(folder) / "graph.onnx"
+        options.optimized_model_filepath = str(file)
+        ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        found = onnx.load(file)
+    used = {node.domain for node in found.graph.node}
+    kept = [each for each in found.opset_import if each.domain in used or not each.domain]
+    del found.opset_import[:]
+    found.opset_import.extend(kept)
+    return found
+
+
+def convolutions(proto: Any) -> dict[str, Any]:
+    """The nodes that are convolutions with weights of their own, by the name of the module that they were in torch."""
+    return {
+        node.input[1].removesuffix(_WEIGHT): node
+        for node in proto.graph.node
+        if node.op_type == "Conv" and node.input[1].endswith(_WEIGHT)
+    }
+
+
+def quantised(
+    proto: Any,
+    ranges: Mapping[str, Range],
+    rounded: Mapping[str, Rounded],
+    bits: int,
+    left_out: Collection[str] = (),
+) -> Any:
+    """The graph in 8 bits: inputs and outputs of its operations by the tensor, weights by the channel.
+
+    Args:
+        proto: an `onnx.ModelProto` of `simplified`; not changed.
+        ranges: of its tensors, see `posezoo.deploy.ranges`.
+        rounded: the numbers of its convolutions, by name.
+        bits: of a weight, 7 or 8.
+        left_out: convolutions that stay in floating point, as they were.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    proto = copy.deepcopy(proto)
+    nodes = convolutions(proto)
+    for name in rounded.keys() - set(left_out):
+        _store(proto, name + _WEIGHT, rounded[name].weight.numpy())
+        _store(proto, name + _BIAS, rounded[name].bias.numpy())
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    quantizer = QDQQuantizer(
+        onnx.shape_inference.infer_shapes(proto),  # it quantises what it knows to be float
+        per_channel=True,
+        reduce_range=bits == 7,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+        nodes_to_quantize=[],
+        nodes_to_exclude=[nodes[name].name for name in left_out],
+        op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def _store(proto: Any, name: str, array: np.ndarray) -> None:
+    from onnx import numpy_helper
+
+    (tensor,) = (each for each in proto.graph.initializer if each.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+
+
+def last_convolutions(proto: Any) -> list[str]:
+    """The convolutions that give the outputs of the graph, by name."""
+    outputs = {each.name for each in proto.graph.output}
+    return [name for name, node in convolutions(proto).items() if node.output[0] in outputs]

@@ -1,0 +1,459 @@
+"""Timing in turns, the rows of `posezoo benchmark`, and how it ends on good and on bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import typer
+
+from posezoo.bench import entrants, machine, measure, stages
+from posezoo.bench.measure import Contestant, Memory, Sample, Timing, race, time_call
+from posezoo.bench.rows import Row, Stage, read_csv, write_csv
+from posezoo.bench.run import MOST_OPEN, Request, _groups
+from posezoo.bench.stages import STAGES, Stopwatch, Watched
+from posezoo.bench.table import stage_table, summary
+from posezoo.commands.benchmark import benchmark_command
+from posezoo.errors import PosezooError
+from posezoo.media import write_image
+from tiny_networks import picture, pose_network
+
+KEYS = ["model", "runtime", "precision", "batch_size", "threads", "device", "latency_ms", "images_per_second"]
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command("benchmark")(benchmark_command)
+
+    def runner(*arguments: object) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            app([str(a) for a in arguments], prog_name="posezoo benchmark")
+        out, err = capfd.readouterr()
+        return Ran(ended.value.code or 0, out, err)  # type: ignore[arg-type]
+
+    return runner
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return pose_network(tmp_path / "pose.onnx")
+
+
+def a_row(**changes: Any) -> Row:
+    values = dict(
+        model="a.b", runtime="onnx", precision="fp32", batch_size=2, threads=1, device="cpu", latency_ms=20.0,
+        images_per_second=100.0, data="dummy", weights="own", flip=False, input="256x192", entry=None, spread=0.05,
+        wall_ms=20.0, cpu_ms=19.0, memory_mb=12.5, calls=30,
+    )  # fmt: skip
+    return Row(**{**values, **changes})
+
+
+def test_contestants_take_turns() -> None:
+    order: list[str] = []
+    contestants = [Contestant(lambda name=name: order.append(name), time_call) for name in "AB"]  # type: ignore[misc]
+    timings = race(contestants, rounds=3, warmup=2, turn_seconds=0.0)
+    assert "".join(order) == "AABB" + "ABABAB"
+    assert [len(t.samples) for t in timings] == [3, 3]
+
+
+def test_a_quick_contestant_is_called_several_times_a_turn() -> None:
+    calls = {"quick": 0, "slow": 0}
+
+    def work(name: str, seconds: float) -> None:
+        calls[name] += 1
+        time.sleep(seconds)
+
+    contestants = [
+        Contestant(lambda: work("quick", 0.002), time_call),
+        Contestant(lambda: work("slow", 0.03), time_call),
+    ]
+    turns = []
+    timings = race(contestants, rounds=2, warmup=0, turn_seconds=0.02, advance=lambda: turns.append(1))
+    assert calls["slow"] == 1 + 2 and calls["quick"] > 1 + 2 * 2 and len(turns) == 4
+    assert 0.002 <= timings[0].latency < timings[1].latency and timings[1].latency >= 0.03
+
+
+def test_timing_is_of_medians_and_of_the_gpu_where_it_tells() -> None:
+    timing = Timing(tuple(Sample(wall, wall / 2) for wall in (1.0, 2.0, 3.0, 4.0, 100.0)))
+    assert (timing.latency, timing.wall, timing.cpu) == (3.0, 3.0, 1.5)
+    assert timing.spread == pytest.approx(2 / 3)
+    assert Timing((Sample(1.0, 1.0),)).spread == 0
+    on_gpu = Timing((Sample(9.0, 1.0, 0.5), Sample(9.0, 1.0, 0.7), Sample(9.0, 1.0, 0.6)))
+    assert on_gpu.latency == 0.6 and on_gpu.wall == 9.0
+
+
+def test_cuda_calls_are_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            self.at = -1
+
+        def record(self) -> None:
+            done.append("event")
+            self.at = len(done)
+
+        def synchronize(self) -> None:
+            done.append("wait")
+
+        def elapsed_time(self, other: Event) -> float:
+            return 1000.0 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("idle"))
+    sample = measure.time_cuda_call(lambda: done.append("call"))
+    assert done == ["idle", "event", "call", "event", "wait"] and sample.device == 2.0 and sample.wall < 1
+
+
+def test_what_is_timed_on_a_gpu_is_the_network_alone() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Conv2d(3, 4, 1).to(torch.bfloat16)
+    seen: list[Any] = []
+    module.register_forward_hook(lambda _, given, found: seen.append((given[0], found)))
+    call = entrants.resident(module, "cpu", [np.ones((2, 3, 8, 6), np.float32)] * 2)
+    assert call() is None and len(seen) == 2
+    image, found = seen[0]
+    assert image.dtype == torch.bfloat16 and image.is_contiguous(memory_format=torch.channels_last)
+    assert found.shape == (2, 4, 8, 6) and found.is_inference()
+
+
+def test_call_is_timed() -> None:
+    sample = time_call(lambda: time.sleep(0.03))
+    assert 0.03 <= sample.wall < 1 and sample.cpu < 0.03 and sample.device is None
+
+
+def test_memory_is_that_of_the_worst_moment() -> None:
+    memory = Memory()
+    if memory.peak("cpu") is None:
+        pytest.skip("this system does not tell a process's memory")
+    memory.restart()
+    block = np.ones(8_000_000)
+    del block
+    assert 60e6 < memory.peak("cpu") < 200e6  # type: ignore[operator]
+    assert memory.peak("cuda") == 0
+
+
+def test_memory_is_unknown_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(measure, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(measure, "_CLEAR", tmp_path / "no" / "clear")
+    memory = Memory()
+    memory.restart()
+    assert memory.peak("cpu") is None
+    assert summary([a_row(memory_mb=None)])[1][1][0][-1] == ""
+
+
+class Clock:
+    """Time that passes only where a test lets it."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return self.now / 2
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_stopwatch_charges_the_innermost_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stages, "time", clock)
+    watch = Stopwatch()
+
+    class Worker:
+        rate = 3
+
+        def __call__(self, seconds: float) -> str:
+            clock.sleep(seconds)
+            return "done"
+
+        def step(self) -> float:
+            clock.sleep(20)
+            return 0.5
+
+    worker = Watched(Worker(), watch, "inner", "step")
+    clock.sleep(1000)
+    with watch("outer"):
+        clock.sleep(1)
+        assert worker(30) == "done" and worker.step() == 0.5 and worker.rate == 3
+        clock.sleep(2)
+    assert dict(watch.spent) == {"outer": [3.0, 1.5], "inner": [50.0, 25.0]}
+
+
+def test_stopwatch_survives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stages, "time", clock)
+    watch = Stopwatch()
+    with pytest.raises(ValueError), watch("outer"), watch("inner"):
+        raise ValueError
+    with watch("after"):
+        clock.sleep(5)
+    assert watch.spent["after"] == [5.0, 2.5] and watch.spent["outer"] == [0.0, 0.0]
+
+
+def test_rows_survive_a_file(tmp_path: Path) -> None:
+    rows = [
+        a_row(),
+        a_row(flip=True, data="images", images=3, people=5, stages={"detect": Stage(1.5, 1.25)}, memory_mb=None),
+    ]
+    write_csv(tmp_path / "new" / "r.csv", rows)
+    with (tmp_path / "new" / "r.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines[0]["machine"] and lines[0]["processor"] and "posezoo" in lines[0]["versions"] and lines[0]["command"]
+    assert (lines[0]["detect ms"], lines[1]["detect ms"], lines[1]["detect cpu_ms"]) == ("", "1.5", "1.25")
+    back = read_csv(tmp_path / "new" / "r.csv")
+    for row, line in zip(rows, back, strict=True):
+        values = row.to_dict()
+        del values["stages"]
+        assert {key: line[key] for key in values} == values
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["r.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "no file that posezoo benchmark"),
+        (b"a,b\n1,2\n", "no file that posezoo benchmark"),
+        (b"\xff\xfe\0\0", "cannot read"),
+    ],
+)
+def test_other_files_are_refused(content: bytes, word: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(PosezooError, match=word):
+        read_csv(tmp_path / "x.csv")
+
+
+def test_a_damaged_number_is_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path / "r.csv", [a_row()])
+    text = (tmp_path / "r.csv").read_text().replace("20.0", "fast")
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(PosezooError, match="fast"):
+        read_csv(tmp_path / "r.csv")
+
+
+def test_what_rows_share_is_said_once() -> None:
+    rows = [a_row(), a_row(runtime="openvino", images_per_second=250.0), a_row(batch_size=4, images_per_second=90.0)]
+    shared, (columns, lines), legend = summary(rows)
+    assert shared == "a.b, 256x192, its own weights, fp32, on cpu, 1 thread"
+    assert columns[:2] == ["runtime", "batch"] and columns[-1] == "times"
+    assert [line[-1] for line in lines] == ["1.00", "2.50", "1.00"]
+    assert all(len(line) == len(columns) for line in lines)
+    assert max(map(len, [shared, *legend.splitlines()])) <= 100
+    alone = summary([a_row(weights="random", flip=True)])
+    assert "random weights" in alone[0] and "with flip" in alone[0] and "times" not in alone[1][0]
+
+
+def test_stages_add_up() -> None:
+    split = {step: Stage(2.0, 1.0) for step in STAGES}
+    columns, lines = stage_table(a_row(data="images", images=2, people=4, stages=split))
+    assert [line[0] for line in lines] == list(STAGES) and all(len(line) == len(columns) for line in lines)
+    assert lines[0] == ["decode image", "2.00", "1.00", "0.50", "14.3", "1.000"]
+    assert sum(float(line[4]) for line in lines) == pytest.approx(100, abs=0.5)
+
+
+def test_networks_of_one_model_stay_together() -> None:
+    request = Request(list("abcde"), runtimes=["onnx", "torch", "openvino"])
+    groups = list(_groups(request))
+    assert [sorted({setting.name for setting in group}) for group in groups] == [["a", "b"], ["c", "d"], ["e"]]
+    assert all(len(group) <= MOST_OPEN for group in groups) and sum(map(len, groups)) == 15
+
+
+def test_json_has_the_rows(run: Any, network: Path) -> None:
+    ran = run(network, "--json", "--batch-size", 2, "--batch-size", 1, "--rounds", 2, "--threads", 1, "--csv", "r.csv")
+    assert ran.code == 0 and ran.err == ""
+    rows = json.loads(ran.out)
+    assert [list(row)[: len(KEYS)] for row in rows] == [KEYS, KEYS]
+    assert [row["batch_size"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["model"] == str(network) and row["runtime"] == "onnx" and row["precision"] == "fp32"
+        assert (row["threads"], row["device"], row["weights"], row["data"]) == (1, "cpu", "own", "dummy")
+        assert row["input"] == "256x192" and row["calls"] >= 2 and row["cpu_ms"] > 0
+        assert row["images_per_second"] == pytest.approx(row["batch_size"] / row["latency_ms"] * 1e3, rel=0.02)
+    assert len(read_csv("r.csv")) == 2
+
+
+def test_table_and_flip(run: Any, network: Path) -> None:
+    ran = run(network, "--rounds", 1, "--flip", "--batch-size", 1, "--dummy")
+    assert ran.code == 0 and "with flip" in ran.out and "images/s" in ran.out
+    assert max(map(len, ran.out.splitlines()[1:])) <= 100
+
+
+def test_flip_computes_twice(network: Path) -> None:
+    from posezoo.estimator import open_network
+
+    spec, runtime = open_network(str(network), runtime="onnx", device="cpu", threads=1)
+    seen: list[np.ndarray] = []
+
+    class Counting:
+        device = "cpu"
+
+        def __call__(self, batch: np.ndarray) -> list[np.ndarray]:
+            seen.append(batch)
+            return runtime(batch)
+
+    entrants.alone(spec, Counting(), 3, flip=True).call()  # type: ignore[arg-type]
+    assert [batch.shape for batch in seen] == [(3, 3, 256, 192)] * 2
+    assert np.array_equal(seen[1], seen[0][..., ::-1])
+
+
+def test_the_whole_pipeline(run: Any, network: Path, tmp_path: Path) -> None:
+    for n in range(3):
+        write_image(tmp_path / "in" / f"{n}.png", picture(320, 240, [(2, 1)]))
+    ran = run(network, "--images", "in", "--rounds", 2, "--warmup", 0, "--json", "--threads", 1, "--batch-size", 4)
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)
+    assert row["data"] == "images" and row["images"] == 3 and row["calls"] == 2 and row["batch_size"] == 4
+    assert list(row["stages"]) == list(STAGES)
+    assert row["images_per_second"] == pytest.approx(1e3 / row["latency_ms"], rel=0.02)
+    assert sum(stage["ms"] for stage in row["stages"].values()) == pytest.approx(row["latency_ms"], rel=0.4)
+    assert row["stages"]["detect"]["ms"] > 0 and row["stages"]["decode image"]["ms"] > 0
+    text = run(network, "--images", "in", "--rounds", 1, "--stages", "--csv", "s.csv")
+    assert text.code == 0 and all(step in text.out for step in STAGES) and "whole pipeline" in text.out
+    assert "network cpu_ms" in (tmp_path / "s.csv").read_text().splitlines()[0]
+
+
+def test_random_weights_where_none_are_there(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("POSEZOO_HOME", str(tmp_path / "home"))
+    name = "mobile_pose_mobilenetv3_small.gluoncv_coco_256x192"
+    ran = run(name, "--rounds", 1, "--batch-size", 1, "--runtime", "torch", "--json", "--warmup", 0, "--threads", 1)
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)
+    assert row["weights"] == "random" and row["model"] == row["entry"] == name
+    from posezoo.bench.random_weights import random_weights
+    from posezoo.zoo import get_entry, get_model
+
+    state = torch.get_rng_state()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    first, second = (random_weights(get_entry(name), tmp_path / folder) for folder in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes() and torch.equal(state, torch.get_rng_state())
+    network = get_model(name, first)
+    with torch.no_grad():
+        found = network(torch.randn(1, 3, 256, 192))
+    assert 1e-4 < float(found.std()) < 10, "as built, it would be 1e-11"
+
+
+def bad(*arguments: object, word: str) -> Any:
+    return pytest.param(arguments, word, id=word)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        bad("simple_pose_resnet50_v1", word="did you mean simple_pose_resnet50_v1d"),
+        bad("gone.onnx", word="no such file: gone.onnx"),
+        bad(word="name a model"),
+        bad("pose.onnx", "--batch-size", 0, word="batch-size must be 1 or more"),
+        bad("pose.onnx", "--rounds", 0, word="rounds must be 1 or more"),
+        bad("pose.onnx", "--threads", 0, word="threads must be 1 or more"),
+        bad("pose.onnx", "--warmup", "-1", word="warmup must be 0 or more"),
+        bad("pose.onnx", "--runtime", "tflite", word="unknown runtime 'tflite'"),
+        bad("pose.onnx", "--precision", "int4", word="unknown precision 'int4'"),
+        bad("pose.onnx", "--device", "cudo", word="did you mean cuda"),
+        bad("pose.onnx", "--images", "empty", word="no pictures in the folder"),
+        bad("pose.onnx", "--images", "text", word="not a picture"),
+        bad("pose.onnx", "--stages", word="--stages is for the whole pipeline"),
+        bad("pose.onnx", "--dummy", "--images", "empty", word="exclude each other"),
+        bad("pose.onnx", "--random", word="--random is for models of the zoo"),
+        bad("pose.onnx", "embedded", "--weights", "a.pth", word="--weights belong to one model"),
+        bad("embedded", "--weights", "a.pth", "--random", word="--weights and --random"),
+        bad("pose.onnx", "--csv", "pose.onnx/a.csv", word="pose.onnx"),
+        bad("pose.onnx", "--csv", "empty", word="empty is a folder"),
+        bad("pose.onnx", "--from", "a.csv", "--chart", "a.html", word="--from draws results"),
+        bad("--from", "a.csv", "--chart", "a.html", word="no such file: a.csv"),
+        bad("--from", "a.csv", word="--chart FILE"),
+    ],
+)
+def test_bad_input_is_one_line(run: Any, network: Path, tmp_path: Path, arguments: tuple[str, ...], word: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.jpg").write_text("hello, I am a text\n")
+    before = sorted(tmp_path.rglob("*"))
+    ran = run(*arguments)
+    assert ran.code == 2 and ran.out == ""
+    assert len(ran.err.splitlines()) == 1 and ran.err.startswith("error: ") and word in ran.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_gpu(run: Any, network: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    ran = run(network, "--device", "cuda", "--runtime", "onnx")
+    assert ran.code == 2 and "CUDA" in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_a_runtime_that_is_not_installed(run: Any, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    ran = run(network, "--runtime", "onnx", "--runtime", "openvino", "--rounds", 1, "--batch-size", 1, "--json")
+    assert ran.code == 2 and "posezoo[deploy]" in ran.err and len(ran.err.splitlines()) == 1
+    assert [row["runtime"] for row in json.loads(ran.out)] == ["onnx"], "the others are measured all the same"
+
+
+def test_out_of_memory_is_told(run: Any, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(entrants, "alone", refuse)
+    ran = run(network, "--batch-size", 100000)
+    assert ran.code == 2 and "smaller --batch-size" in ran.err and ran.out == ""
+
+
+def test_ctrl_c_keeps_what_is_done(run: Any, network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from posezoo.bench import run as module
+
+    real, races = module.race, []
+
+    def stopped(*arguments: Any) -> Any:
+        races.append(arguments)
+        if len(races) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "race", stopped)
+    monkeypatch.setattr(module, "MOST_OPEN", 1)
+    second = pose_network(tmp_path / "second.onnx")
+    ran = run(network, second, "--batch-size", 1, "--rounds", 1, "--csv", "r.csv")
+    assert ran.code == 130 and "stopped by Ctrl-C after 1 of 2" in ran.err
+    assert [line["model"] for line in read_csv("r.csv")] == [str(network)]
+
+
+def test_machine_facts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "__main__.py"), "benchmark", "a b"])
+    facts = machine.machine_facts()
+    assert facts["command"] == "posezoo benchmark 'a b'"
+    assert facts["processor"] and "CPUs" in facts["machine"] and "numpy" in facts["versions"]
+
+
+@pytest.mark.slow
+def test_a_model_is_exported_for_its_runtimes(run: Any) -> None:
+    for module in ("torch", "onnx", "openvino"):
+        pytest.importorskip(module)
+    name = "mobile_pose_mobilenetv3_small.gluoncv_coco_256x192"
+    ran = run(
+        name, "--random", "--runtime", "onnx", "--runtime", "openvino", "--rounds", 2, "--batch-size", 1, "--json"
+    )
+    assert ran.code == 0, ran.err
+    rows = json.loads(ran.out)
+    assert [row["runtime"] for row in rows] == ["onnx", "openvino"]
+    assert {row["model"] for row in rows} == {row["entry"] for row in rows} == {name}
+    assert {row["weights"] for row in rows} == {"random"} and {row["precision"] for row in rows} == {"fp32"}
+    assert all(row["memory_mb"] is None or 5 < row["memory_mb"] < 150 for row in rows), "without what the export took"

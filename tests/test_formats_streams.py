@@ -1,0 +1,461 @@
+"""Writing results as they come, being stopped at any time, and wrong files: nothing torn, nothing silently lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from format_results import COCO, assert_same, every_format, some_poses, strict, write
+from posezoo.commands.convert_results import convert_results_command
+from posezoo.errors import PosezooError
+from posezoo.formats import FORMATS, Format, Result, open_writer, read_results
+from posezoo.formats.jsonl import Resumed, resume
+from posezoo.formats.values import list_items
+from posezoo.formats.writers import Blocks
+from posezoo.skeletons import get_skeleton
+from posezoo.types import Poses
+
+
+def frames(count: int, people: int = 1, start: int = 0) -> list[Result]:
+    every = range(start, start + count)
+    return [Result(some_poses(COCO, people, frame), "a.mp4", frame, frame / 25, (640, 480)) for frame in every]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+@every_format
+def test_memory_does_not_grow(tmp_path: Path, chosen: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posezoo.formats.parquet.GROUP", 2000)  # cells that it holds before they are written
+    poses = some_poses(COCO, 5)
+    with open_writer(chosen.name, tmp_path / "out", COCO, video=True) as writer:
+        for frame in range(90):
+            if frame == 10:
+                tracemalloc.start()
+            writer.add(Result(poses, "a.mp4", frame, frame / 25, (640, 480)))
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert held < 150e3, held  # the 400 people are some 400 kB as text, and 2 MB as objects
+
+
+@every_format
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_was_added_before_ctrl_c_is_a_valid_file(
+    tmp_path: Path, chosen: Format, error: type[BaseException]
+) -> None:
+    records = frames(3)
+    with pytest.raises(error):
+        with open_writer(chosen.name, tmp_path / "out", COCO, video=True) as writer:
+            for record in records:
+                writer.add(record)
+            raise error
+    back = list(read_results(tmp_path / "out"))
+    assert len(back) == 3 and leftovers(tmp_path) == []
+    for one, other in zip(back, records, strict=True):
+        assert_same(one, other, chosen)
+
+
+@every_format
+def test_discarded_files_leave_nothing(tmp_path: Path, chosen: Format) -> None:
+    writer = open_writer(chosen.name, tmp_path / "out", COCO, video=True)
+    writer.add(frames(1)[0])
+    writer.discard()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    # each of many files is whole; a video of posezoo's own is one file
+    assert len(files) == (chosen.each and chosen.name != "posezoo") and leftovers(tmp_path) == []
+
+
+@every_format
+def test_closing_twice_is_closing_once(tmp_path: Path, chosen: Format) -> None:
+    with open_writer(chosen.name, tmp_path / "out", COCO) as writer:
+        writer.add(Result(some_poses(COCO), "a.jpg"))
+        first = writer.close()
+        assert writer.close() == first and first[0].exists()
+    assert len(list(read_results(first[0]))) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if not FORMATS[name].each and name != "jsonl"])
+def test_an_earlier_file_stays_until_the_new_one_is_whole(tmp_path: Path, name: str) -> None:
+    if name == "parquet":
+        pytest.importorskip("pyarrow")
+    (path,) = write(name, tmp_path, frames(1))
+    before = path.read_bytes()
+    with open_writer(name, path, COCO, video=True) as writer:
+        writer.add(frames(2)[1])
+        assert path.read_bytes() == before
+    assert path.read_bytes() != before
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part of a block that did fit is taken back, and what is there can be closed."""
+    path = tmp_path / "x.txt"
+    blocks = Blocks(path)
+    blocks.write("one\n")
+    real = blocks._file
+
+    class Full:
+        def __init__(self) -> None:
+            self.left = 2
+
+        def write(self, data: Any) -> int:
+            if not self.left:
+                raise OSError(28, "No space left on device")
+            done, self.left = real.write(data[: self.left]), 0
+            return done
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    blocks._file = Full()  # type: ignore[assignment]
+    with pytest.raises(PosezooError, match=r"cannot write .*x\.txt: No space left on device"):
+        blocks.write("two\n")
+    assert path.read_text() == "one\n"
+    blocks._file = real
+    blocks.write("three\n")
+    blocks.close()
+    assert path.read_text() == "one\nthree\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").symlink_to("/dev/full")
+    with open_writer("jsonl", tmp_path / "out.jsonl", COCO, video=True) as writer:
+        with pytest.raises(PosezooError, match=r"cannot write .*out\.jsonl: No space left on device"):
+            writer.add(frames(1)[0])
+
+
+@every_format
+def test_a_disk_that_fills_up_leaves_a_whole_file_or_none(
+    tmp_path: Path, chosen: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process may write files of so many bytes only; what comes after that is refused as on a full disk."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr("posezoo.formats.parquet.GROUP", 2000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    added = 0
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(PosezooError, match=r"cannot write .*out/.*: "):
+            with open_writer(chosen.name, tmp_path / "out", COCO, video=True) as writer:
+                for people in (*[1] * 40, 50):
+                    writer.add(frames(1, people, added)[0])
+                    added += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert leftovers(tmp_path) == [] and added > 0
+    if chosen.name == "parquet":  # its index is its end
+        assert list((tmp_path / "out").iterdir()) == []
+    else:
+        assert len(list(read_results(tmp_path / "out"))) == added
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from test_formats_streams import COCO, frames
+from posezoo.formats import open_writer
+from pathlib import Path
+writer = open_writer("posezoo", Path(sys.argv[1]), COCO, video=True)
+for start in range(0, 10**6, 50):
+    for record in frames(50, people=3, start=start):
+        writer.add(record)
+    print(start, flush=True)
+"""
+
+
+def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "clip.jsonl"
+    command = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "0\n"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    back = list(read_results(path))
+    assert len(back) >= 50 and [record.frame for record in back] == list(range(len(back)))
+    resumed = resume(path)
+    assert resumed.lines == len(back) and resumed.last is not None and resumed.last.frame == len(back) - 1
+    assert resumed.next_track_id == 7 and resumed.images == frozenset()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 200, 700])
+def test_a_cut_last_line_is_left_out_and_gone_on_after(tmp_path: Path, cut: int) -> None:
+    (path,) = write("jsonl", tmp_path / "x.jsonl", frames(4), video=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    # without its line's end alone the last line can still be read
+    assert [record.frame for record in read_results(path)] == [0, 1, 2, 3][: 4 if cut == 1 else 3]
+    resumed = resume(path)
+    assert resumed.last is not None and (resumed.lines, resumed.last.frame) == (3, 2)
+    write("jsonl", path, frames(1, start=3), video=True, resume=True)
+    assert path.read_bytes() == whole
+    assert resume(path).lines == 4 and path.read_bytes() == whole
+
+
+def test_resuming_tells_pictures_and_ids(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    assert resume(path) == Resumed()
+    records = [Result(some_poses(COCO, 2), "a.jpg"), Result(Poses.empty(COCO), "b.jpg")]
+    write("jsonl", path, records)
+    assert resume(path).images == {"a.jpg", "b.jpg"} and resume(path).next_track_id == 6
+    path.write_bytes(b"")
+    assert resume(path) == Resumed()
+    path.write_bytes(b'{"form')
+    assert resume(path) == Resumed() and path.read_bytes() == b""
+    write("jsonl", path, records, resume=True)
+    with pytest.raises(PosezooError, match="has the joints of coco17, expected mpii16"):
+        open_writer("jsonl", path, get_skeleton("mpii16"), resume=True)
+    with pytest.raises(PosezooError, match="coco files cannot be gone on with"):
+        open_writer("coco", tmp_path, COCO, resume=True)
+
+
+@pytest.mark.parametrize("text", ["my notes", "my notes\n", '{"a": 1}\n', '{"format": "posezoo/9"}\n'])
+def test_no_other_file_is_ever_cut(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(text)
+    with pytest.raises(PosezooError, match=r"x\.jsonl, line 1"):
+        resume(path)
+    assert path.read_text() == text
+
+
+def test_a_torn_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    (path,) = write("jsonl", tmp_path, frames(3), video=True)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[1][:50] + "\n" + lines[2])
+    with pytest.raises(PosezooError, match=r"results\.jsonl, line 2 is not valid JSON"):
+        list(read_results(path))
+    path.write_text(lines[0].replace(" ", "") + lines[1])  # as other tools write it again
+    assert len(list(read_results(path))) == 2
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(json_values, max_size=5), st.integers(1, 40), st.sampled_from([None, 1]), st.booleans())
+def test_a_list_in_pieces_is_the_list(
+    tmp_path: Path, values: list[Any], chunk: int, indent: int | None, ascii: bool
+) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(f" {json.dumps(values, indent=indent, ensure_ascii=ascii)}\n", encoding="utf-8")
+    assert list(list_items(path, chunk)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("{}", "is not a JSON list"),
+        ("[", "cut off after 0 entries"),
+        ("[1, 2", "cut off after 2 entries"),
+        ("[1, 2,", "cut off after 2 entries"),
+        ('[1, {"a": [1', "cut off after 1 entries"),
+        ("[1 2]", "entry 1: '2' where a comma should be"),
+        ("[1, x]", "entry 1: Expecting value"),
+        ("[1, NaN]", "entry 1: NaN is not a number"),
+        ("[1] 2", "something follows the list of 1"),
+        ("[" * 5000, "entry 0"),
+    ],
+)
+def test_a_list_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    for chunk in (3, 1 << 20):
+        with pytest.raises(PosezooError, match=message) as caught:
+            list(list_items(path, chunk))
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "", "is empty"),
+        ("a.json", "hello", "no results file of a known kind"),
+        ("a.jpg", b"\xff\xd8\xff\xe0", "no results file of a known kind"),
+        ("a.json", "[1, 2]", "a JSON list of something else"),
+        ("a.json", '[{"image_id": 1, "bbox": [1, 2, 3, 4]}]', "boxes without keypoints"),
+        ("a.json", '{"images": [], "annotations": []}', "annotations, not of results"),
+        ("a.json", '{"a": 1}', 'a JSON object with "a"'),
+        ("a.json", "{", "not valid JSON"),
+        ("a.json", "[{", "cut off after 0 entries"),
+        ("a.json", '{"people": 3}', "has no list 'people'"),
+        ("a.json", '{"people": [3]}', "person 0 is 3, expected an object"),
+        ("a.json", '{"people": [{}]}', "person 0: 'pose_keypoints_2d' is missing"),
+        ("a.json", '{"people": [{"pose_keypoints_2d": [1, 2]}]}', r"has 2 values, expected 54 \(18 points\) or 75"),
+        ("a.json", '{"bodies": [{"joints": [1]}]}', r"has 1 values, expected 54 \(18 points\)"),
+        ("a.json", '[{"image_id": 1, "keypoints": [1, 2, 3], "score": 1}]', "has 3 values, expected 51 numbers"),
+        ("a.json", json.dumps([{"image_id": 1, "keypoints": [1] * 78, "score": 1}]), "halpe26 would fit"),
+        ("a.json", '[{"image_id": 1, "keypoints": [NaN], "score": 1}]', "NaN is not a number"),
+        ("a.csv", "image,nose_x\n", "lacks a column|names no skeleton|^$"),
+        ("a.csv", "image;skeleton;nose_x\na.jpg;coco17;1\n", "separated by semicolons"),
+        ("a.csv", "image,nose_x\na.jpg,1\n", "row 2 names no skeleton"),
+        ("a.csv", "image,skeleton,nose_x\na.jpg,coco17,1\n", "unknown column 'nose_y'; did you mean nose_x"),
+        ("a.csv", "image,skeleton,nose_x\na.jpg,coco17\n", "row 2 has 2 cells, expected 3"),
+        ("a.parquet", b"PAR1 and no more", "cannot read .*a.parquet as Parquet"),
+    ],
+)
+def test_wrong_files_are_named_with_the_place(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if message.endswith("^$"):  # a table of nobody says nothing of its joints
+        assert list(read_results(path)) == []
+        return
+    with pytest.raises(PosezooError, match=message) as caught:
+        list(read_results(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_cells_are_named_with_their_column(tmp_path: Path) -> None:
+    (path,) = write("csv", tmp_path, frames(2), video=True)
+    good = path.read_text()
+    header = good.splitlines()[0].split(",")
+    for column, value in [("nose_x", "nan"), ("nose_x", "abc"), ("frame", "1.5"), ("track_id", "x"), ("width", "-3")]:
+        rows = [line.split(",") for line in good.splitlines()]
+        rows[2][header.index(column)] = value
+        path.write_text("\n".join(",".join(row) for row in rows))
+        with pytest.raises(PosezooError, match=f"row 3: '{column}' is ") as caught:
+            list(read_results(path))
+        assert value.strip("'") in str(caught.value)
+
+
+def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for options, message in [
+        ({"format": "cocoo"}, "unknown format 'cocoo'; did you mean coco"),
+        ({"format": "csv", "per_frame": True}, "csv has one file for all; a file for each frame have posezoo, coco"),
+        ({"format": "csv", "output": tmp_path / "x.json"}, "csv files end in .csv"),
+        ({"format": "openpose", "output": tmp_path / "x.json"}, "openpose has a file for each image: choose a folder"),
+        ({"format": "coco", "output": tmp_path / "file"}, "cannot write to the folder .*file is a file"),
+        ({"format": "openpose", "output": tmp_path / "file"}, "cannot write to the folder .*file is a file"),
+        ({"format": "jsonl", "output": tmp_path / "file"}, "cannot write to the folder .*file is a file"),
+    ]:
+        with pytest.raises(PosezooError, match=message):
+            open_writer(**{"output": tmp_path / "out", "skeleton": COCO, **options})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for name in ("coco", "alphapose"):
+        record = Result(some_poses(COCO), "a.jpg")
+        with open_writer(name, tmp_path / name, COCO) as writer:
+            writer.add(record)
+            with pytest.raises(PosezooError, match=r"image a\.jpg is listed twice"):
+                writer.add(record)
+        with open_writer(name, tmp_path / name, COCO, video=True) as writer:
+            writer.add(frames(1)[0])
+            with pytest.raises(PosezooError, match=r"frames of a\.mp4 and b\.mp4"):
+                writer.add(Result(some_poses(COCO), "b.mp4", 0))
+
+
+@pytest.mark.parametrize("name", ["alphapose", "coco", "posezoo"])
+def test_a_file_for_each_frame(tmp_path: Path, name: str) -> None:
+    (folder,) = write(name, tmp_path / "out", frames(3), video=True, per_frame=True)
+    files = sorted(path.name for path in folder.iterdir())
+    assert files == [f"a_{frame:012d}.json" for frame in range(3)]
+    table = strict((folder / files[2]).read_text())
+    if name != "posezoo":
+        assert [entry["image_id"] for entry in table] == ["2.jpg" if name == "alphapose" else 2]
+    back = list(read_results(folder))
+    for one, other in zip(back, frames(3), strict=True):
+        assert_same(one, other, FORMATS[name])
+
+
+def test_files_are_named_as_their_pictures_and_never_twice(tmp_path: Path) -> None:
+    images = ["a/x.jpg", "b/X.png", "x-2.jpg", "rtsp://cam:1/live?u=1", "webcam:0", ""]
+    with open_writer("openpose", tmp_path, COCO) as writer:
+        files = [writer.add(Result(some_poses(COCO, 1), image)) for image in images]
+    stems = [file.name.removesuffix("_keypoints.json") for file in files if file]
+    assert stems == ["x", "X-2", "x-2-2", "live_u=1", "webcam_0", "image"]
+    with open_writer("posezoo", tmp_path / "n", COCO, name=lambda record: f"mine-{record.image}") as writer:
+        assert writer.add(Result(some_poses(COCO, 1), "q")) == tmp_path / "n" / "mine-q.json"
+
+
+class Ran:
+    """The command, run."""
+
+    def __init__(self, *arguments: object) -> None:
+        app = typer.Typer()
+        app.command("convert-results")(convert_results_command)
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        self.code, self.out, self.err = done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_converts_and_says_what_is_left_out(tmp_path: Path) -> None:
+    joints = get_skeleton("wholebody133")
+    records = [Result(some_poses(joints, 2, n), f"{n}.jpg", size_wh=(640, 480)) for n in range(2)]
+    (source,) = write("alphapose", tmp_path, records, joints)
+    ran = Ran(source, tmp_path / "out", "--to", "openpose", "--skeleton", "wholebody133")
+    assert ran.code == 0 and ran.err == ""
+    first, made, joints_left, left = ran.out.splitlines()
+    assert first == f"2 images, 4 people (wholebody133), alphapose -> openpose: {tmp_path / 'out'}"
+    assert made == "Made, halfway between left and right: neck" and "left_big_toe" in joints_left
+    assert left == "Also left out: person scores, boxes"
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    ran = Ran(tmp_path / "out", tmp_path / "out.csv", "--to", "csv", "--json")
+    said = json.loads(ran.out)
+    assert (said["source"], said["target"], said["images"], said["people"]) == ("openpose", "csv", 2, 4)
+    assert said["output"] == str(tmp_path / "out.csv") and said["lost"] == []
+    nobody = Result(Poses.empty(joints), "c.jpg")
+    write("openpose", tmp_path / "out", [nobody], joints)
+    assert json.loads(Ran(tmp_path / "out", tmp_path / "b.csv", "--to", "csv", "--json").out)["lost"] == [
+        "images without people"
+    ]
+    back = list(read_results(tmp_path / "out.csv"))
+    np.testing.assert_allclose(back[0].poses.track_ids, [4, 5])
+
+
+def test_the_command_keeps_videos_videos(tmp_path: Path) -> None:
+    (source,) = write("posezoo", tmp_path / "clip.jsonl", frames(3), video=True)
+    assert Ran(source, tmp_path / "list.json", "--to", "coco").code == 0
+    assert [entry["image_id"] for entry in strict((tmp_path / "list.json").read_text())] == [0, 1, 2]
+    assert Ran(source, tmp_path / "back", "--to", "posezoo").code == 0
+    assert (tmp_path / "back" / "results.jsonl").read_bytes() == source.read_bytes()
+    assert Ran(source, tmp_path / "each", "--to", "alphapose", "--per-frame").code == 0
+    assert len(list((tmp_path / "each").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.json", "out", "--to", "csv"], "no such file or folder: none.json"),
+        (["good.json", "out", "--to", "cvs"], "unknown format 'cvs'; did you mean csv"),
+        (["good.json", "out", "--to", "csv", "--from", "cmu"], "good.json has no list 'bodies'"),
+        (["good.json", "out", "--to", "csv", "--from", "parquet"], "Parquet"),
+        (["good.json", "out", "--to", "csv", "--skeleton", "coco71"], "unknown skeleton 'coco71'; did you mean coco17"),
+        (["good.json", "good.json", "--to", "alphapose"], "choose another place"),
+        (["good.json", ".", "--to", "cmu"], "choose another place"),
+        (["bad.jsonl", "out", "--to", "csv"], "bad.jsonl, line 2"),
+        (["bad.jsonl", "out.jsonl", "--to", "jsonl"], "bad.jsonl, line 2"),
+        (["empty", "out", "--to", "csv"], "empty has no results in it"),
+    ],
+)
+def test_the_command_on_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("coco", Path("good.json"), [Result(some_poses(COCO), "a.jpg")])
+    write("jsonl", Path("bad.jsonl"), frames(2), video=True)
+    Path("bad.jsonl").write_text(Path("bad.jsonl").read_text().replace('"frame": 1', '"frame": "x"'))
+    Path("empty").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    ran = Ran(*arguments)
+    assert ran.code == 2 and message in ran.err and ran.err.count("\n") == 1 and ran.err.startswith("error: ")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

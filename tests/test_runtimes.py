@@ -1,0 +1,588 @@
+"""Runtimes: whatever computes a network, the result is the same; what cannot be computed is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from posezoo import Estimator, Poses, get_entry, get_skeleton
+from posezoo.deploy import runtimes
+from posezoo.deploy.metadata import metadata_of, weights_metadata
+from posezoo.deploy.runtimes import default_batch_size, default_threads, describe, open_runtime
+from posezoo.errors import PosezooError
+from posezoo.estimator import NetworkSpec, open_network
+from posezoo.files import write_atomic
+from posezoo.media.images import read_image
+from posezoo.zoo import Entry, packaged_file
+from posezoo.zoo.owner import entry_of
+from tiny_networks import METADATA, pose_network
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "basketball.png"
+NEEDS = {"openvino": "openvino", "torch": "torch", "torch-compile": "torch"}
+DETECTED = np.array([[20, 40, 220, 460], [300, 60, 520, 470]])
+
+
+def poses_by(runtime: str, **settings: object) -> Poses:
+    pytest.importorskip(NEEDS.get(runtime, "onnxruntime"))
+    estimator = Estimator("embedded", detector=None, runtime=runtime, device="cpu", threads=1, **settings)
+    assert (estimator.runtime.name, estimator.runtime.device, estimator.runtime.threads) == (runtime, "cpu", 1)
+    return estimator(read_image(EXAMPLE), DETECTED)
+
+
+def assert_same(found: Poses, wanted: Poses, pixels: float = 0.05) -> None:
+    assert np.abs(found.keypoints_xy - wanted.keypoints_xy).max() < pixels
+    assert np.abs(found.scores - wanted.scores).max() < pixels / 10
+
+
+@pytest.fixture(scope="module")
+def wanted() -> Poses:
+    return poses_by("onnx")
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_every_runtime_finds_the_same_joints(runtime: str, wanted: Poses) -> None:
+    assert_same(poses_by(runtime), wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_it_finds_the_same_joints(wanted: Poses) -> None:
+    assert_same(poses_by("torch-compile"), wanted)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_both_networks_of_the_pair_run_by_every_runtime(runtime: str) -> None:
+    pytest.importorskip(NEEDS[runtime])
+    image = read_image(EXAMPLE)
+    found, again = (Estimator(runtime=name, device="cpu", threads=1)(image) for name in (runtime, "onnx"))
+    assert len(found) == len(again) >= 1
+    assert np.abs(found.boxes_xyxy - again.boxes_xyxy).max() < 0.1
+
+
+@pytest.mark.slow
+def test_in_half_precision_the_joints_are_nearly_the_same(wanted: Poses) -> None:
+    pytest.importorskip("torch")
+    found = Estimator("embedded", detector=None, device="cpu", threads=1, precision="bf16")
+    assert (found.runtime.name, found.runtime.precision) == ("torch", "bf16")  # ONNX Runtime computes what is stored
+    sure = wanted.scores > 0.5
+    differences = np.abs(found(read_image(EXAMPLE), DETECTED).keypoints_xy - wanted.keypoints_xy)[sure]
+    assert 1e-4 < differences.max() < 6 and np.median(differences) < 1
+
+
+@pytest.mark.slow
+def test_compiling_does_not_spoil_norms_behind_transposed_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor's `freezing` folds such a norm along the wrong axis, which shows where there are as many channels."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(8)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ConvTranspose2d(8, 8, 4, 2, 1, bias=False), norm, torch.nn.ReLU()
+    )
+    for array in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        array.uniform_(0.3, 3)
+    module.eval()
+    monkeypatch.setattr(runtimes.torch, "torch_module", lambda model, weights: (module, {}))
+    batch = np.random.default_rng(0).normal(size=(2, 3, 16, 12)).astype(np.float32)
+    opened = runtimes.open_torch(get_entry("embedded"), "cpu", 1, compiled=True)
+    with torch.inference_mode():
+        plain = module(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(opened(batch)[0], plain, atol=1e-4)
+    np.testing.assert_allclose(opened(batch[:1])[0], plain[:1], atol=1e-4)
+    assert describe(opened) == "torch-compile on cpu, fp32, 1 thread"
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "torch"])
+def test_batches_of_any_size_and_of_none(runtime: str) -> None:
+    pytest.importorskip(NEEDS.get(runtime, "onnxruntime"))
+    opened = open_runtime(get_entry("embedded"), runtime, "cpu", 1)
+    crops = np.random.default_rng(0).uniform(-1, 1, (3, 3, 192, 160)).astype(np.float32)
+    together = opened(crops)[0]
+    assert together.shape == (3, 17, 48, 40) and together.dtype == np.float32
+    for size in (1, 2):
+        np.testing.assert_allclose(opened(crops[:size])[0], together[:size], atol=2e-5)
+    assert opened(crops[:0])[0].shape == (0, 17, 48, 40)
+    assert np.abs(together - opened(crops * 1.0)[0]).max() == 0  # and nothing was overwritten
+    for wrong in (crops[:, :2], crops[0]):
+        with pytest.raises(PosezooError, match="refused an input of shape"):
+            opened(wrong)
+
+
+def test_openvino_refuses_what_it_would_silently_not_compute() -> None:
+    pytest.importorskip("openvino")
+    opened = open_runtime(get_entry("embedded"), "openvino", "cpu", 1)
+    for wrong in (np.zeros((1, 3, 100, 160), np.float32), np.zeros((1, 3, 192, 160), np.uint8)):
+        with pytest.raises(PosezooError, match=r"refused an input of shape .*: it wants"):
+            opened(wrong)
+
+
+def test_threads_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = get_entry("embedded")
+    for threads in (1, 2):
+        opened = open_runtime(entry, "onnx", "cpu", threads)
+        assert opened.threads == opened.session.get_session_options().intra_op_num_threads == threads
+        assert describe(opened) == f"onnx on cpu, fp32, {threads} thread{'s' * (threads > 1)}"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert default_threads() == open_runtime(entry, "onnx", "cpu").threads == 3
+    for useless in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", useless)
+        assert default_threads() >= 1
+    assert default_batch_size("cuda") > default_batch_size("cpu") == Estimator(detector=None).batch_size
+    assert Estimator(detector=None, batch_size=5).batch_size == 5
+
+
+def test_threads_of_openvino_and_torch() -> None:
+    pytest.importorskip("openvino")
+    torch = pytest.importorskip("torch")
+    one, two = (open_runtime(get_entry("embedded-detector"), "torch", "cpu", threads) for threads in (1, 2))
+    image = np.zeros((1, 3, 32, 32), np.float32)
+    for opened, threads in ((one, 1), (two, 2), (one, 1)):  # torch has one number, each runtime its own
+        opened(image)
+        assert torch.get_num_threads() == opened.threads == threads
+        openvino = open_runtime(get_entry("embedded-detector"), "openvino", "cpu", threads)
+        assert openvino.threads == openvino.compiled.get_property("INFERENCE_NUM_THREADS") == threads
+
+
+# ---- files that can be run alone
+
+
+def as_onnx(folder: Path, metadata: dict) -> Path:
+    return pose_network(folder / "network.onnx", metadata=metadata)
+
+
+def as_openvino(folder: Path, metadata: dict) -> Path:
+    ov = pytest.importorskip("openvino")
+    model = ov.Core().read_model(pose_network(folder / "plain.onnx", metadata=None))
+    model.set_rt_info(json.dumps(metadata), "posezoo")
+    ov.save_model(model, folder / "network.xml", compress_to_fp16=False)
+    return folder / "network.xml"
+
+
+def as_program(folder: Path, metadata: dict) -> Path:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Conv2d(3, 17, 4, 4).eval()
+    batch = torch.export.Dim.DYNAMIC
+    program = torch.export.export(module, (torch.zeros(2, 3, 256, 192),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, folder / "network.pt2", extra_files={"posezoo.json": json.dumps(metadata)})
+    return folder / "network.pt2"
+
+
+FILES = {as_onnx: "onnx", as_openvino: "openvino", as_program: "torch"}
+
+
+@pytest.mark.parametrize("save", FILES, ids=lambda save: save.__name__)
+def test_what_is_written_into_a_file_is_read_from_it(save: Callable[[Path, dict], Path], tmp_path: Path) -> None:
+    entry = get_entry("simple_pose_resnet50_v1b.gluoncv_coco_256x192")
+    spec = replace(NetworkSpec.of({"name": entry.name, **METADATA}), flip_shift=True, mean=(0.1, 0.2, 0.3))
+    written = metadata_of(spec, entry, note="a word more", nothing=None)
+    assert written["format"] == 1 and written["codec"] == "heatmap-dark" and written["note"] == "a word more"
+    assert written["entry"] == entry.name and written["licence"] == entry.licence and "nothing" not in written
+    read, opened = open_network(save(tmp_path, written), device="cpu", threads=1)
+    assert read == spec and opened.metadata() == json.loads(json.dumps(written))
+    assert (opened.name, opened.precision) == (FILES[save], "fp32")
+    assert opened(np.zeros((3, 3, 256, 192), np.float32))[0].shape == (3, 17, 64, 48)
+
+
+def test_openvino_reads_what_an_onnx_file_says(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    file = pose_network(tmp_path / "a.onnx")
+    (by_onnx, _), (by_openvino, opened) = (open_network(file, runtime=name) for name in ("onnx", "openvino"))
+    assert by_onnx == by_openvino and opened.name == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"format": 2, "made_by": "posezoo 9.1"}, "was made by posezoo 9.1: .* does not know its format 2"),
+        ({"format": 1, "output": "meshes"}, "made by another version of posezoo: .* its output 'meshes'"),
+    ],
+)
+def test_a_file_of_another_version(metadata: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(PosezooError, match=message):
+        open_network(pose_network(tmp_path / "a.onnx", metadata={**METADATA, **metadata}))
+
+
+def test_weights_that_say_what_they_are_need_no_name(tmp_path: Path, wanted: Poses) -> None:
+    pytest.importorskip("torch")
+    from posezoo.zoo.weights.convert import convert
+
+    packed = packaged_file(get_entry("embedded"), ".safetensors")
+    assert packed is not None
+    convert(packed, tmp_path / "mine.safetensors", "embedded")
+    (spec, opened), (ours, _) = open_network(tmp_path / "mine.safetensors", device="cpu"), open_network("embedded")
+    assert spec == ours and opened.name == "torch"
+    for file in (packed, tmp_path / "mine.safetensors"):
+        assert weights_metadata(file)["entry"] == ours.name
+        found = Estimator(file, detector=None, device="cpu", threads=1)(read_image(EXAMPLE), DETECTED)
+        assert_same(found, wanted)
+
+
+def test_weights_that_do_not(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    file = tmp_path / "weights.safetensors"
+    safetensors.save_file({"a": np.zeros(3)}, file, {"recipe": "mine"})
+    with pytest.raises(PosezooError, match=r"does not say which model .*-m NAME --weights .*weights\.safetensors"):
+        open_network(file)
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(PosezooError, match="not a whole safetensors file"):
+        open_network(file)
+
+
+# ---- a graph that takes crops as they are, and gives joints
+
+
+def joints_network(path: Path, **more: object) -> Path:
+    """Every joint where the brightest red (x) and green (y) of the crop say, its score the brightest blue / 255."""
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["floats"], ["brightest"], axes=[1, 2], keepdims=0),
+        helper.make_node("Mul", ["brightest", "scale"], ["scaled"]),
+        helper.make_node("Unsqueeze", ["scaled", "one"], ["row"]),
+        helper.make_node("Tile", ["row", "repeats"], ["joints"]),
+    ]
+    constants = {
+        "scale": np.array([1, 1, 1 / 255], np.float32),
+        "one": np.array([1]),
+        "repeats": np.array([1, 17, 1]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "joints",
+        [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", 256, 192, 3])],
+        [helper.make_tensor_value_info("joints", TensorProto.FLOAT, ["N", 17, 3])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    text = json.dumps({**METADATA, "format": 1, "input": "crops", "output": "joints", **more})
+    helper.set_model_props(model, {"posezoo": text})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_graph_that_takes_crops_and_gives_joints(runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(NEEDS.get(runtime, "onnxruntime"))
+    estimator = Estimator(joints_network(tmp_path / "a.onnx"), detector=None, runtime=runtime, device="cpu", threads=1)
+    image = np.full((400, 400, 3), (96, 128, 204), np.uint8)
+    poses = estimator(image, [[10, 20, 70, 100], [100, 100, 200, 300], [0, 0, 400, 400]] * 4)
+    # crop pixel (96, 128) is the middle of the crop, and so of the box
+    assert np.abs(poses.keypoints_xy[:3, 5] - [[40, 60], [150, 200], [200, 200]]).max() < 1.5
+    assert np.allclose(poses.scores, 0.8) and len(poses) == 12
+    assert len(estimator(image, np.zeros((0, 4)))) == 0
+
+
+def test_joints_cannot_be_averaged_with_the_mirrored(tmp_path: Path) -> None:
+    file = joints_network(tmp_path / "a.onnx")
+    with pytest.raises(PosezooError, match="decodes inside its graph, and a flip test averages maps"):
+        Estimator(file, detector=None, flip=True)
+    estimator = Estimator(file, detector=None)
+    with pytest.raises(PosezooError, match="without flip"):
+        estimator.flip = True
+
+
+def test_crops_of_maps_can(tmp_path: Path) -> None:
+    """The mirrored crop is mirrored in its width, wherever that axis is."""
+    seen = []
+
+    def network(batch: np.ndarray) -> list[np.ndarray]:
+        seen.append(batch.copy())
+        return [np.zeros((len(batch), 17, 64, 48), np.float32)]
+
+    estimator = Estimator(pose_network(tmp_path / "a.onnx"), detector=None, flip=True)
+    image = np.random.default_rng(0).integers(0, 255, (256, 192, 3), np.uint8)
+    for kind, axis in (("planes", 3), ("crops", 2)):
+        seen.clear()
+        estimator.spec, estimator.runtime = replace(estimator.spec, input=kind), network
+        estimator(image, [[0, 0, 192, 256]])
+        assert seen[0].shape[1:] == ((3, 256, 192) if kind == "planes" else (256, 192, 3))
+        assert (seen[1] == np.flip(seen[0], axis)).all() and np.ptp(seen[0]) > 0.5
+
+
+def test_on_cuda_torch_has_all_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From crop to decode; what that is made of is made anew only where a setting has changed."""
+    torch = pytest.importorskip("torch")
+    from posezoo.deploy import on_device
+
+    made = []
+
+    class Fake:
+        def __init__(self, *settings: object) -> None:
+            made.append(settings)
+
+        def __call__(self, images: list, image_of: np.ndarray, to_crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.full((len(to_crop), 17, 2), 80, np.float32), np.ones((len(to_crop), 17), np.float32)
+
+    monkeypatch.setattr(on_device, "OnDevice", Fake)
+    estimator = Estimator("embedded", detector=None)
+    runtime = estimator.runtime = runtimes.TorchRuntime(None, "cuda:0", fixed=True)
+    boxes, image = [[0, 0, 160, 192]], np.zeros((192, 160, 3), np.uint8)
+    for _ in range(2):
+        poses = estimator(image, boxes)
+    assert np.ptp(poses.keypoints_xy, axis=1).max() == 0 and (poses.scores == 1).all()
+    assert made == [(estimator.spec, runtime, False, 8)]
+    estimator.flip = True
+    estimator(image, boxes)
+    assert len(made) == 2 and made[1][2] is True
+    estimator.runtime = runtimes.TorchRuntime(lambda x: torch.zeros(len(x), 17, 48, 40), "cpu")
+    estimator(image, boxes)
+    assert len(made) == 2
+
+
+# ---- which runtime, and what cannot be
+
+
+@pytest.fixture
+def opened_by(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """What is opened by whom, in place of doing it."""
+    seen: list[tuple[str, object]] = []
+
+    def opener(name: str) -> Callable[..., SimpleNamespace]:
+        def note(model: object, *rest: object, compiled: bool = False) -> SimpleNamespace:
+            seen.append(
+                (name + "-compile" * compiled, model.name if isinstance(model, Entry) else Path(str(model)).name)
+            )
+            return SimpleNamespace()
+
+        return note
+
+    for name in ("onnx", "openvino", "torch"):
+        monkeypatch.setattr(runtimes, f"open_{name}", opener(name))
+    return seen
+
+
+def test_auto_chooses(opened_by: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo, embedded = get_entry("simple_pose_resnet18_v1b.gluoncv_coco_256x192"), get_entry("embedded")
+    files = {suffix: tmp_path / f"a{suffix}" for suffix in runtimes.NETWORK_FILES}
+    for file in files.values():
+        file.touch()
+    for model, settings, wanted in [
+        (embedded, {}, ("onnx", "pose.onnx")),
+        (embedded, {"runtime": "openvino"}, ("openvino", "pose.onnx")),
+        (embedded, {"runtime": "torch"}, ("torch", embedded.name)),
+        (embedded, {"precision": "bf16"}, ("torch", embedded.name)),
+        (embedded, {"device": "cuda"}, ("torch", embedded.name)),
+        (embedded, {"weights": files[".safetensors"]}, ("torch", embedded.name)),
+        (embedded, {"weights": files[".xml"]}, ("openvino", "a.xml")),
+        (zoo, {}, ("torch", zoo.name)),
+        (zoo, {"runtime": "torch-compile"}, ("torch-compile", zoo.name)),
+        (files[".onnx"], {}, ("onnx", "a.onnx")),
+        (files[".onnx"], {"runtime": "openvino"}, ("openvino", "a.onnx")),
+        (files[".xml"], {}, ("openvino", "a.xml")),
+        (files[".pt2"], {}, ("torch", "a.pt2")),
+        (files[".pt2"], {"runtime": "torch-compile"}, ("torch-compile", "a.pt2")),
+        (files[".safetensors"], {}, ("torch", "a.safetensors")),
+    ]:
+        monkeypatch.setattr(runtimes, "onnx_has_cuda", lambda: False)
+        open_runtime(model, **settings)
+        assert opened_by.pop() == wanted, (model, settings)
+    monkeypatch.setattr(runtimes, "onnx_has_cuda", lambda: True)
+    open_runtime(embedded, device="cuda")
+    assert opened_by == [("onnx", "pose.onnx")]
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("embedded", {"precision": "half"}, "unknown precision 'half'"),
+        ("embedded", {"precision": "int8"}, "network in fp32: make one in int8 of it with posezoo quantize"),
+        ("embedded", {"precision": "bf16", "runtime": "onnx"}, "ONNX Runtime does not compute in bf16"),
+        ("embedded", {"runtime": "openvino", "device": "cuda"}, "OpenVINO computes on the CPU here"),
+        ("embedded", {"runtime": "torch", "device": "cuda"}, "torch found no CUDA device: choose --device cpu"),
+        ("none.xml", {}, "no such file: none.xml"),
+        ("folder.onnx", {}, "folder.onnx is a folder"),
+        ("text.onnx", {}, "text.onnx is not an ONNX file"),
+        ("empty.onnx", {}, "empty.onnx is not an ONNX file: it is empty"),
+        ("short.onnx", {}, "ONNX Runtime cannot load short.onnx"),
+        ("short.onnx", {"runtime": "openvino"}, "OpenVINO cannot load short.onnx: Model can't be parsed"),
+        ("text.xml", {}, "text.xml is not an OpenVINO file"),
+        ("alone.xml", {}, "alone.xml is one file of two: alone.bin must lie beside it"),
+        ("torn.xml", {}, "OpenVINO cannot load torn.xml"),
+        ("text.pt2", {}, "text.pt2 is not a .pt2 file"),
+        ("short.pt2", {}, "short.pt2 is not a whole .pt2 file"),
+        ("other.pt2", {}, "other.pt2 is no program that torch .* can load"),
+        ("alone.xml", {"runtime": "torch"}, "the torch runtime cannot run it; .xml files are for openvino"),
+        ("short.pt2", {"runtime": "onnx"}, "the onnx runtime cannot run it; .pt2 files are for torch or torch-compile"),
+    ],
+)
+def test_what_cannot_be_opened(
+    model: str,
+    settings: dict,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
+    for module in ("openvino", "torch"):
+        pytest.importorskip(module)
+    import zipfile
+
+    import torch
+
+    if settings.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    Path("folder.onnx").mkdir()
+    for suffix in (".onnx", ".xml", ".pt2"):
+        Path(f"text{suffix}").write_text("hello")
+    Path("empty.onnx").touch()
+    whole = pose_network(tmp_path / "whole.onnx").read_bytes()
+    Path("short.onnx").write_bytes(whole[: len(whole) // 2])
+    for name in ("alone", "torn"):
+        Path(f"{name}.xml").write_text("<?xml version='1.0'?><net name='a'><layers>")
+    Path("torn.bin").write_bytes(b"123")
+    Path("short.pt2").write_bytes(b"PK\3\4 and so on")
+    with zipfile.ZipFile("other.pt2", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    with pytest.raises(PosezooError, match=message) as error:
+        open_network(model, device=settings.pop("device", "auto"), **settings)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")  # the libraries have no word beside ours
+
+
+@pytest.mark.parametrize(
+    ("runtime", "module", "extra"), [("openvino", "openvino", "deploy"), ("torch", "torch", "torch")]
+)
+def test_a_runtime_that_is_not_installed_names_its_extra(
+    runtime: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(PosezooError, match=rf"pip install 'posezoo\[{extra}\]'"):
+        Estimator("embedded", detector=None, runtime=runtime)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_quantised_file_is_told_and_only_computed_so(runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(NEEDS.get(runtime, "onnxruntime"))
+    file = tmp_path / "int8.onnx"
+    nodes = [
+        helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["back"]),
+    ]
+    constants = {"scale": np.array(0.1, np.float32), "zero": np.array(0, np.int8)}
+    graph = helper.make_graph(
+        nodes,
+        "quantised",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("back", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    file.write_bytes(model.SerializeToString())
+    for precision in ("auto", "int8"):
+        assert open_runtime(file, runtime, "cpu", 1, precision=precision).precision == "int8"
+    with pytest.raises(PosezooError, match="is a network in int8: for fp32 give what it was quantised from"):
+        open_runtime(file, runtime, "cpu", 1, precision="fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_model_without_a_file_is_exported_for_a_runtime(runtime: str, tmp_path: Path) -> None:
+    for module in ("torch", "onnxscript", NEEDS.get(runtime, "onnxruntime")):
+        pytest.importorskip(module)
+    from safetensors.torch import save_file
+
+    from posezoo import get_model
+
+    name = "mobile_pose_mobilenetv3_small.gluoncv_coco_256x192"
+    save_file(get_model(name).state_dict(), tmp_path / "random.safetensors")
+    crops = np.random.default_rng(0).normal(size=(3, 3, 256, 192)).astype(np.float32)
+    spec, opened = open_network(name, tmp_path / "random.safetensors", runtime, "cpu", 1)
+    wanted = open_network(name, tmp_path / "random.safetensors", "torch", "cpu", 1)[1](crops)[0]
+    assert (opened.name, opened.precision, spec.name) == (runtime, "fp32", name)
+    assert np.abs(opened(crops)[0] - wanted).max() < 1e-3 * wanted.std()
+    with pytest.raises(PosezooError, match="make one in int8 of it with posezoo quantize"):
+        open_network(name, tmp_path / "random.safetensors", runtime, "cpu", 1, "int8")
+
+
+# ---- what the commands say of it
+
+
+def test_what_really_ran_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from posezoo import cli
+
+    network = str(pose_network(tmp_path / "a.onnx"))
+    command = [
+        "predict",
+        str(EXAMPLE),
+        "-m",
+        network,
+        "--detector",
+        "whole",
+        "--no-images",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command, "--threads", "2", "--device", "cpu", *more])
+        assert not ended.value.code
+        told = capsys.readouterr().out
+        if more:
+            expected = {"runtime": "onnx", "device": "cpu", "precision": "fp32", "threads": 2, "batch_size": 8}
+            assert expected.items() <= json.loads(told).items()
+        else:
+            assert f"({network}; onnx on cpu, fp32, 2 threads)" in told
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--precision", "int8"])
+    assert ended.value.code == 2 and "a.onnx is a network in fp32" in capsys.readouterr().err
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("x")
+    for target in (taken / "a.json", taken / "deeper" / "a.json"):
+        with pytest.raises(PosezooError, match=r"cannot write to the folder .*taken is a file"):
+            write_atomic(target, "new")
+    write_atomic(tmp_path / "new" / "folder" / "a.json", "new")
+    assert (tmp_path / "new" / "folder" / "a.json").read_text() == "new" and taken.read_text() == "x"
+
+
+# ---- whose weights these are
+
+
+def test_an_alias_stands_for_the_entry_whose_weights_are_given(tmp_path: Path) -> None:
+    small, large = (f"simple_pose_resnet152_v1d.gluoncv_coco_{size}" for size in ("256x192", "384x288"))
+    tag = get_entry(large).weights[0].hash_tag
+    named = tmp_path / f"something-{tag}.params"
+    named.write_bytes(b"x")
+    assert entry_of("simple_pose_resnet152_v1d").name == small
+    assert entry_of("simple_pose_resnet152_v1d", named).name == large
+    assert entry_of(small, named).name == small  # its own name is no guess
+    other = tmp_path / "mine.params"
+    other.write_bytes(b"x")
+    assert entry_of("simple_pose_resnet152_v1d", other).name == small
+
+
+def test_or_whose_weights_say_so(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    large = "simple_pose_resnet152_v1d.gluoncv_coco_384x288"
+    safetensors.save_file({"a": np.zeros(3)}, tmp_path / "a.safetensors", {"name": large, "arch": "x"})
+    assert entry_of("simple_pose_resnet152_v1d", tmp_path / "a.safetensors").name == large
+
+
+def test_or_whose_weights_have_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    from posezoo.zoo import owner
+
+    file = tmp_path / "renamed.params"
+    file.write_bytes(b"weights")
+    small, large = (get_entry(f"simple_pose_resnet152_v1d.gluoncv_coco_{size}") for size in ("256x192", "384x288"))
+    theirs = replace(large.weights[0], hash_tag=hashlib.sha1(b"weights").hexdigest()[:8], sha256=None)
+    entries = {small.name: small, large.name: replace(large, weights=(theirs,))}
+    monkeypatch.setattr(owner, "list_models", lambda task: list(entries))
+    monkeypatch.setattr(owner, "get_entry", lambda name: entries.get(name, small))
+    assert owner.entry_of("simple_pose_resnet152_v1d", file).name == large.name
+
+
+def test_skeletons_of_every_metadata_are_found_by_name() -> None:
+    spec, _ = open_network("embedded")
+    assert NetworkSpec.of(metadata_of(spec)) == spec and get_skeleton(metadata_of(spec)["skeleton"]) is spec.skeleton
