@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +149,24 @@ def test_threads_of_openvino_and_torch() -> None:
         assert torch.get_num_threads() == opened.threads == threads
         openvino = open_runtime(get_entry("embedded-detector"), "openvino", "cpu", threads)
         assert openvino.threads == openvino.compiled.get_property("INFERENCE_NUM_THREADS") == threads
+
+
+OPENED_AND_GONE = """
+import os, signal
+from posezoo.deploy.runtimes import open_runtime
+from posezoo.zoo import get_entry
+opened = [open_runtime(get_entry("embedded-detector"), "openvino", "cpu", 1) for _ in range(2)]
+while opened:
+    del opened[0]
+signal.signal(signal.SIGTERM, lambda *_: print("asked to stop"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signals_are_heard_after_openvino() -> None:
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", OPENED_AND_GONE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "asked to stop\n"), done.stderr
 
 
 # ---- files that can be run alone

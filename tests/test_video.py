@@ -242,7 +242,8 @@ def test_real_clips(shared: Path) -> None:
     with open_source(shared / "samples_free" / "pedestrians.avi", start="0:10", end="10.5", every=2) as video:
         frames = list(video)
     assert (video.fps, video.size_wh) == (10, (768, 576))
-    assert [(frame.index, frame.time_s) for frame in frames] == [(100, 10.0), (102, 10.2), (104, 10.4)]
+    assert [frame.index for frame in frames] == [100, 102, 104]
+    assert [frame.time_s for frame in frames] == pytest.approx([10.0, 10.2, 10.4])
 
 
 def test_a_stopped_writer_leaves_a_whole_file_or_none(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,31 @@ class OpenVinoRuntime:
         return self.values
 
 
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux's sigaltstack(2)."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _own_signal_stack() -> Iterator[None]:
+    """Give this thread back the stack that its signal handlers run on.
+
+    OpenVINO puts one of its own there for each network, and where several come and go, one is left that is no more:
+    then Ctrl-C is a segmentation fault.
+    """
+    change = getattr(ctypes.CDLL(None), "sigaltstack", None) if sys.platform == "linux" else None
+    before = _SignalStack()
+    if change is None or change(None, ctypes.byref(before)):
+        yield
+        return
+    try:
+        yield
+    finally:
+        change(ctypes.byref(before), None)
+
+
+@_own_signal_stack()
 def open_openvino(
     file: str | os.PathLike[str], device: str = "auto", threads: int | None = None, precision: str = "auto"
 ) -> OpenVinoRuntime:
