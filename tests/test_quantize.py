@@ -19,7 +19,7 @@ pytest.importorskip("onnxscript")
 from torch import nn  # noqa: E402
 
 from posezoo.cli import app  # noqa: E402
-from posezoo.deploy import calibrate, graph, qdq, quantize  # noqa: E402
+from posezoo.deploy import calibrate, equalise, graph, qdq, quantize, ranges, rounding  # noqa: E402
 from posezoo.deploy.quantize import Network, bits_for, enough, heatmap_error, open_file  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.estimator import NetworkSpec, open_network  # noqa: E402
@@ -105,6 +105,57 @@ def test_a_bound_leaves_the_worst_in_floating_point(network: Network, crops: np.
     path, most = tmp_path / "judged.onnx", free.error / 2
     judged = quantize.quantize(network, [crops], path, runtime="onnx", max_error=None, max_drop=most, judge=judge)
     assert judged.drop is not None and judged.drop <= most and set(free.left_out) < set(judged.left_out)
+
+
+class Branches(nn.Module):
+    """Channels may be scaled through the sum and the ReLU up to the depthwise convolution; not behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.depthwise, self.last = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.last(self.depthwise(torch.relu(x + self.second(x))).clamp(0, 6))
+
+
+def test_channels_of_one_range_change_nothing() -> None:
+    torch.manual_seed(0)
+    module = Branches().eval()
+    with torch.no_grad():
+        module.first.weight[3] *= 50
+        module.first.bias[3] *= 50
+    planes = torch.randn(6, 3, 16, 16)
+    proto = qdq.simplified(graph.to_onnx(graph.trace(module, planes[:2]), ["heatmaps"]))
+    nodes = qdq.convolutions(proto)
+    (stream,) = equalise.streams(proto, nodes)
+    assert (stream.makers, stream.takers) == ({"first", "second"}, {"second", "depthwise"})
+    changed, equal = equalise.equalised(proto, module, nodes, planes.numpy())
+    with torch.no_grad():
+        torch.testing.assert_close(equal(planes), module(planes), rtol=1e-4, atol=1e-5)
+        widest = [each.first(planes).abs().amax((0, 2, 3)) for each in (module, equal)]
+    assert widest[1].max() / widest[1].min() < widest[0].max() / widest[0].min() / 2
+    values = dict(ranges.tensors(changed)(planes.numpy()))
+    np.testing.assert_allclose(values["heatmaps"], equal(planes).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_runtime_leaves_alone_what_was_left_out(network: Network, crops: np.ndarray, tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    path, proto, planes = tmp_path / "t.onnx", network.proto, network.planes(crops)
+    names = list(qdq.convolutions(proto))
+    rounded = rounding.round_weights(network.module, torch.from_numpy(planes), names, 7)
+    found = qdq.quantised(
+        proto, ranges.tensor_ranges(proto, [planes]), rounded, 7, [names[1], *qdq.last_convolutions(proto)]
+    )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(path)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    ort.InferenceSession(found.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(path).graph.node if "Conv" in node.op_type]
+    assert kinds == ["QLinearConv", "Conv", "Conv"] or kinds == ["QLinearConv", "FusedConv", "Conv"]
 
 
 def test_how_many_of_the_worst() -> None:

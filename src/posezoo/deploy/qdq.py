@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,11 @@ from posezoo.deploy.ranges import Range
 if TYPE_CHECKING:
     from posezoo.deploy.rounding import Rounded
 
-_WEIGHT, _BIAS = ".weight", ".bias"
+WEIGHT, BIAS = ".weight", ".bias"
+"""What follows the name of a module of torch in the names of its numbers."""
+_DEQUANTISED = (
+    "_DequantizeLinear_Output"  # what follows a tensor's name where the quantiser has put another in its place
+)
 
 
 def simplified(proto: Any) -> Any:
@@ -46,11 +51,15 @@ def simplified(proto: Any) -> Any:
 
 def convolutions(proto: Any) -> dict[str, Any]:
     """The nodes that are convolutions with weights of their own, by the name of the module that they were in torch."""
-    return {
-        node.input[1].removesuffix(_WEIGHT): node
-        for node in proto.graph.node
-        if node.op_type == "Conv" and node.input[1].endswith(_WEIGHT)
-    }
+    nodes = [node for node in proto.graph.node if node.op_type == "Conv" and node.input[1].endswith(WEIGHT)]
+    used = Counter(node.input[1] for node in nodes)
+    return {node.input[1].removesuffix(WEIGHT): node for node in nodes if used[node.input[1]] == 1}
+
+
+def last_convolutions(proto: Any) -> list[str]:
+    """The convolutions that give the outputs of the graph, by name."""
+    outputs = {each.name for each in proto.graph.output}
+    return [name for name, node in convolutions(proto).items() if node.output[0] in outputs]
 
 
 def quantised(
@@ -78,8 +87,8 @@ def quantised(
     proto = copy.deepcopy(proto)
     nodes = convolutions(proto)
     for name in rounded.keys() - set(left_out):
-        _store(proto, name + _WEIGHT, rounded[name].weight.numpy())
-        _store(proto, name + _BIAS, rounded[name].bias.numpy())
+        store(proto, name + WEIGHT, rounded[name].weight.numpy())
+        store(proto, name + BIAS, rounded[name].bias.numpy())
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
     quantizer = QDQQuantizer(
         onnx.shape_inference.infer_shapes(proto),  # it quantises what it knows to be float
@@ -94,17 +103,44 @@ def quantised(
         extra_options={},
     )
     quantizer.quantize_model()
-    return quantizer.model.model
+    found = quantizer.model.model
+    _keep_float(found, set(left_out) - set(last_convolutions(found)), ranges)
+    return found
 
 
-def _store(proto: Any, name: str, array: np.ndarray) -> None:
+def _keep_float(proto: Any, left_out: Collection[str], ranges: Mapping[str, Range]) -> None:
+    """Make ONNX Runtime leave the convolutions alone that stay in floating point between quantised ones.
+
+    Where one has a dequantised input and a quantised output, it rounds the weights by itself, in one range for all
+    channels. A node between the input and the convolution stops it: one that changes nothing, as all values are within
+    its range.
+    """
+    from onnx import helper, numpy_helper
+
+    for name, node in convolutions(proto).items():
+        tensor = node.input[0].removesuffix(_DEQUANTISED)
+        if name not in left_out or tensor == node.input[0]:
+            continue
+        low, high = ranges[tensor]
+        for end, value in (("low", min(2 * low, -1.0)), ("high", max(2 * high, 1.0))):
+            proto.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f"{name}.{end}"))
+        inputs = [node.input[0], f"{name}.low", f"{name}.high"]
+        place = next(number for number, each in enumerate(proto.graph.node) if each.name == node.name)
+        proto.graph.node.insert(place, helper.make_node("Clip", inputs, [f"{name}.input"], name=f"{name}.input"))
+        node.input[0] = f"{name}.input"
+
+
+def numbers_of(proto: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The weight and the bias of a convolution."""
+    from onnx import numpy_helper
+
+    found = {each.name: numpy_helper.to_array(each) for each in proto.graph.initializer if each.name.startswith(name)}
+    return found[name + WEIGHT], found[name + BIAS]
+
+
+def store(proto: Any, name: str, array: np.ndarray) -> None:
+    """Put an array in the place of the graph's own of this name."""
     from onnx import numpy_helper
 
     (tensor,) = (each for each in proto.graph.initializer if each.name == name)
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
-
-
-def last_convolutions(proto: Any) -> list[str]:
-    """The convolutions that give the outputs of the graph, by name."""
-    outputs = {each.name for each in proto.graph.output}
-    return [name for name, node in convolutions(proto).items() if node.output[0] in outputs]

@@ -1,8 +1,9 @@
 """A network in 8-bit integers: static, per channel, one file that runs alone, and how far it is from what it was.
 
-The same graph serves both runtimes. It is made in five steps: norms folded and transposed convolutions split into
-phases; the range of every tensor taken from crops of people; weights rounded so that the outputs stay; the nodes put in
-that say what is computed in 8 bits; and, while the result is too far off, the worst convolutions left as they were.
+The same graph serves both runtimes. It is made in six steps: norms folded and transposed convolutions split; channels
+brought nearer to one range; the range of every tensor taken from crops of people; weights rounded so that the outputs
+stay; the nodes put in that say what is computed in 8 bits; and, while the result is too far off, the worst convolutions
+left as they were.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}
 """The runtimes that a network can be quantised for, and the suffix of the file."""
 WEIGHTS = ("auto", "7bit", "8bit")
 MAX_ERROR = 5.0
-ROUNDED_ON, RANKED_ON = 64, 8  # crops: to fit the weights to, and to rank the convolutions by
+FITTED_ON, RANKED_ON = 64, 8  # crops: to fit the weights to, and to rank the convolutions by
 
 _INTEGER_DOT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # instructions whose sums of two products do not saturate
 
@@ -319,19 +320,23 @@ class _Search:
         """Quantise, and leave more and more out until it is good enough."""
         import torch
 
-        from posezoo.deploy.qdq import last_convolutions
+        from posezoo.deploy.equalise import equalised
+        from posezoo.deploy.qdq import convolutions, last_convolutions
         from posezoo.deploy.rounding import layer_errors, round_weights
 
         network, planes = self.network, self.network.planes
+        few, fewer = (planes(spread(self.crops, count)) for count in (FITTED_ON, RANKED_ON))
+        nodes = {name: node for name, node in convolutions(network.proto).items() if name in self.names}
+        proto, module = equalised(network.proto, network.module, nodes, few)
         ranges = tensor_ranges(
-            network.proto,
+            proto,
             [planes(crop[None]) for crop in self.crops],
             mode,
             lambda done, total: self.report("ranges", done, total),
         )
         rounded = round_weights(
-            network.module,
-            torch.from_numpy(planes(spread(self.crops, ROUNDED_ON))),
+            module,
+            torch.from_numpy(few),
             self.names,
             self.bits,
             lambda done, total: self.report("weights", done, total),
@@ -340,19 +345,21 @@ class _Search:
         network.write(before)
         wanted = self._maps(before)
         score = None if self.judge is None else self.judge(before)
-        left_out = last_convolutions(network.proto)  # nothing comes after them that would make up for 256 levels
+        left_out = last_convolutions(proto)  # nothing comes after them that would make up for 256 levels
         ranked: list[tuple[str, float]] = []
         while True:
-            found = self._try(folder, ranges, rounded, left_out, wanted, score)
+            found = self._try(folder, proto, ranges, rounded, left_out, wanted, score)
             excess = self._excess(found)
             if excess <= 1:
                 return found
             if len(left_out) == len(self.names):
                 raise PosezooError(f"{network.name} is not within the bound even where no convolution is quantised")
             if not ranked:
-                few = torch.from_numpy(planes(spread(self.crops, RANKED_ON)))
                 errors = layer_errors(
-                    network.module, few, rounded, lambda done, total: self.report("ranking", done, total)
+                    module,
+                    torch.from_numpy(fewer),
+                    rounded,
+                    lambda done, total: self.report("ranking", done, total),
                 )
                 ranked = [each for each in errors.items() if each[0] not in left_out]
             count = enough([error for _, error in ranked], excess)
@@ -365,6 +372,7 @@ class _Search:
     def _try(
         self,
         folder: Path,
+        proto: Any,
         ranges: Mapping[str, tuple[float, float]],
         rounded: Mapping[str, Rounded],
         left_out: Sequence[str],
@@ -374,7 +382,7 @@ class _Search:
         from posezoo.deploy.qdq import quantised
         from posezoo.deploy.write import write_network
 
-        proto = quantised(self.network.proto, ranges, rounded, self.bits, left_out)
+        proto = quantised(proto, ranges, rounded, self.bits, left_out)
         file = folder / f"int8{SUFFIXES[self.runtime]}"
         write_network(proto, file, metadata_of(self.network.spec, self.network.entry, "int8"))
         error = heatmap_error(wanted, self._maps(file))
