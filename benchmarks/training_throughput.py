@@ -21,6 +21,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -268,7 +269,7 @@ def alone(loader: Any, passes: int, device: torch.device, learner: Learner, step
 
 def _next(batches: Iterator[Batch], passes: int, device: torch.device) -> list[Batch] | None:
     """The passes of a step on the device, as `posezoo.train.loop` has them; None at the end."""
-    parts = [part for part, _ in zip(batches, range(passes), strict=False)]
+    parts = list(islice(batches, passes))
     return [{k: v.to(device, non_blocking=True) for k, v in part.items()} for part in parts] if parts else None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from posezoo import __version__
 
-_PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "torch")
+_PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
 
 
 def machine_facts(device: str = "cpu") -> dict[str, str]:

@@ -34,7 +34,7 @@ def quantize_command(
     ] = None,
     batches: Annotated[int, typer.Option(help="To calibrate with.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Crops of people a batch.")] = 32,
-    mode: Annotated[str, typer.Option(help="naive, entropy or percentile: how ranges are found.")] = "naive",
+    mode: Annotated[str, typer.Option(help="percentile, naive or entropy: how ranges are found.")] = "percentile",
     runtime: Annotated[str | None, typer.Option(help="openvino or onnx; default: by -o's suffix.")] = None,
     max_drop: Annotated[
         float | None,

@@ -129,7 +129,7 @@ def prepare(
     torch = require("torch", "torch", "quantisation")
     for module in ("onnx", "onnxscript"):
         require(module, "deploy", "quantisation")
-    from posezoo.deploy import graph, qdq
+    from posezoo.deploy import graph, moves, qdq
     from posezoo.deploy.export import _load, fold_batchnorm
     from posezoo.deploy.phases import split_transposed
     from posezoo.estimator import NetworkSpec
@@ -144,7 +144,7 @@ def prepare(
             conv.bias = torch.nn.Parameter(torch.zeros(conv.out_channels), requires_grad=False)
     width, height = spec.input_size_wh
     program = graph.trace(network, torch.zeros(2, 3, height, width))
-    proto = qdq.simplified(graph.to_onnx(program, ["heatmaps"]))
+    proto = moves.few_moves(qdq.simplified(graph.to_onnx(program, ["heatmaps"])))
     return Network(loaded.name, spec, loaded.entry, network, proto, loaded.values["arch"], loaded.weights)
 
 
@@ -154,7 +154,7 @@ def quantize(
     path: str | os.PathLike[str],
     *,
     runtime: str = "openvino",
-    mode: str = "naive",
+    mode: str = "percentile",
     weights: str | os.PathLike[str] | None = None,
     check: NDArray[np.uint8] | None = None,
     weight_bits: str = "auto",
@@ -321,6 +321,7 @@ class _Search:
         import torch
 
         from posezoo.deploy.equalise import equalised
+        from posezoo.deploy.moves import shared_ranges
         from posezoo.deploy.qdq import convolutions, last_convolutions
         from posezoo.deploy.rounding import layer_errors, round_weights
 
@@ -334,6 +335,7 @@ class _Search:
             mode,
             lambda done, total: self.report("ranges", done, total),
         )
+        ranges = shared_ranges(proto, ranges)
         rounded = round_weights(
             module,
             torch.from_numpy(few),

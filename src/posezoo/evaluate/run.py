@@ -13,7 +13,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo import __version__
+from posezoo.bench.machine import own_command
 from posezoo.data.readers import read_dataset
 from posezoo.deploy.runtimes import describe, is_network_file
 from posezoo.errors import PosezooError
@@ -181,7 +181,7 @@ def run_evaluation(
         _report(run, predictions, annotations),
         seconds=seconds,
         people_per_second=speed if processes == 1 else None,
-        command=_own_command() if command is None else command,
+        command=own_command() if command is None else command,
         notes=[journal.note] if journal.note else [],
         files={kind: str(out_dir / name) for kind, name in FILES.items()},
     )
@@ -299,12 +299,6 @@ def _versions(estimator: Estimator) -> dict[str, str]:
 
 def _journal(out_dir: Path, rank: int, processes: int) -> Path:
     return out_dir / f"running.{rank}of{processes}.jsonl"
-
-
-def _own_command() -> str:
-    """How this process was called; `python -m posezoo` is called posezoo."""
-    first, *rest = sys.argv
-    return shlex.join(["posezoo" if Path(first).name == "__main__.py" else Path(first).name, *rest])
 
 
 def _stamp(what: Any) -> str:

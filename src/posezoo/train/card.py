@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from posezoo import __version__
+from posezoo.bench.machine import own_command
 from posezoo.data.catalog import find, get_dataset
 from posezoo.data.coco_style import People
 from posezoo.files import write_atomic
@@ -215,13 +215,6 @@ def _versions() -> list[str]:
         except importlib.metadata.PackageNotFoundError:  # another build of the same, such as opencv-python
             continue
     return found
-
-
-def own_command() -> str:
-    """How this process was called; `python -m posezoo` is called posezoo."""
-    first, *rest = sys.argv
-    path = Path(first)
-    return shlex.join([path.parent.name if path.name == "__main__.py" else path.name, *rest])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
