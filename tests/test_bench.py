@@ -173,7 +173,7 @@ class Clock:
 
 def test_stopwatch_charges_the_innermost_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(stages, "time", clock)
+    monkeypatch.setattr("posezoo.stopwatch.time", clock)
     watch = Stopwatch()
 
     class Worker:
@@ -198,7 +198,7 @@ def test_stopwatch_charges_the_innermost_step(monkeypatch: pytest.MonkeyPatch) -
 
 def test_stopwatch_survives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(stages, "time", clock)
+    monkeypatch.setattr("posezoo.stopwatch.time", clock)
     watch = Stopwatch()
     with pytest.raises(ValueError), watch("outer"), watch("inner"):
         raise ValueError

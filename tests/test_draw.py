@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from posezoo.draw import Theme, draw_poses
-from posezoo.errors import PosezooError
+from posezoo.draw import THEMES, Theme, draw_poses
+from posezoo.errors import PosezooError, UnknownNameError
 from posezoo.skeletons import get_skeleton, list_skeletons
 from posezoo.types import Poses
 
@@ -107,7 +109,7 @@ def test_low_scores_fade_and_lower_ones_vanish():
         brightness.append(int(draw_poses(image, faded)[at].sum()))
     assert brightness == sorted(brightness, reverse=True) and len(set(brightness)) == 5
     assert brightness[3] > 60 and brightness[4] == 0
-    assert draw_poses(image, faded, min_score=0.1)[at].sum() > 60
+    assert draw_poses(image, faded, joint_score=0.1)[at].sum() > 60
 
 
 def test_one_doubtful_end_is_enough_to_fade_or_hide_a_limb():
@@ -169,15 +171,92 @@ def test_boxes_are_drawn_when_asked_for():
     )
 
 
-def test_tracks_are_numbered():
-    poses = person()
-    tracked = Poses(poses.keypoints_xy, poses.scores, poses.boxes_xyxy, poses.box_scores, COCO, [12])
-    other = Poses(poses.keypoints_xy, poses.scores, poses.boxes_xyxy, poses.box_scores, COCO, [47])
-    plain, drawn = draw_poses(grey(), poses), draw_poses(grey(), tracked)
-    left, top = poses.boxes_xyxy[0, :2].astype(int)
-    rows, columns = np.nonzero(changed(plain, drawn))
-    assert 0 < len(rows) < 400 and abs(rows.min() - top) < 8 and abs(columns.min() - left) < 8
-    assert not np.array_equal(drawn, draw_poses(grey(), other))
+def test_what_was_asked_for_is_drawn_into():
+    image, poses = grey(), person()
+    expected = draw_poses(image, poses)
+    sheet = np.zeros((240, 600, 3), np.uint8)  # as beside another picture: rows lie apart
+    into = sheet[:, 300:560]
+    assert draw_poses(image, poses, out=into) is into and np.array_equal(into, expected)
+    assert not sheet[:, :300].any() and not sheet[:, 560:].any() and (image == 128).all()
+    assert draw_poses(image, poses, out=image) is image and np.array_equal(image, expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (np.zeros((240, 261, 3), np.uint8), r"shape \(240, 260, 3\) into one of shape \(240, 261, 3\)"),
+        (np.zeros((240, 260, 3), np.float32), "can only draw into .* float32"),
+        (np.zeros((240, 260, 3), np.uint8)[:, ::-1], "do not lie side by side"),
+        (np.broadcast_to(np.zeros(3, np.uint8), (240, 260, 3)), "read-only"),
+    ],
+)
+def test_what_cannot_be_drawn_into_is_an_error(out, message):
+    with pytest.raises(PosezooError, match=message):
+        draw_poses(grey(), person(), out=out)
+
+
+@pytest.mark.parametrize("size", [40, 300, 1100])
+def test_only_what_was_touched_is_blended_and_all_of_it(size, monkeypatch):
+    image = np.random.default_rng(size).integers(0, 256, (size + 30, size + 30, 3), np.uint8)
+    poses = person(size, at=(15.4, 15.2))
+    drawn = draw_poses(image, poses)
+    monkeypatch.setattr("posezoo.draw.layer._touched", lambda layer, *_: [(0, 0, *whole(layer))])
+    assert np.array_equal(drawn, draw_poses(image, poses))
+
+
+def whole(layer) -> tuple[int, int]:
+    return layer.rgba.shape[1] // layer.zoom, layer.rgba.shape[0] // layer.zoom
+
+
+def test_a_theme_by_name_and_in_one_colour_a_person():
+    at, other = between(person(), "left_hip", "left_knee"), between(person(), "right_hip", "right_knee")
+    light = draw_poses(grey(), person(), theme="light")
+    np.testing.assert_allclose(light[at], THEMES["light"].colors["left"], atol=2)
+    mine = Theme(people=((10, 200, 30), (200, 10, 30)))
+    first = draw_poses(grey(), person(), theme=mine, color_by="person")
+    np.testing.assert_allclose(first[between(person(), "left_hip", "right_hip")], (10, 200, 30), atol=2)
+    assert first[at].sum() > first[other].sum() + 100  # lighter on the left, darker on the right
+
+
+def test_an_id_has_its_colour_wherever_it_stands():
+    def of(*ids: int, theme: str = "default") -> np.ndarray:
+        far, near = person(120, at=(70, 30)), person(220, at=(20, 5))
+        poses = replace(together(far, near)[list(range(len(ids)))], track_ids=ids)
+        return draw_poses(grey(), poses, theme=theme)[between(far, "left_hip", "right_hip")]
+
+    assert np.array_equal(of(7, 3)[:3], of(7)[:3]) and not np.array_equal(of(7), of(8))
+    np.testing.assert_allclose(of(7), THEMES["default"].people[6], atol=2)
+    np.testing.assert_allclose(of(-1), (173, 181, 189), atol=2)  # nobody yet
+    assert np.array_equal(of(0), of(len(THEMES["default"].people)))
+
+
+def test_sides_can_be_told_in_a_video_too():
+    tracked = replace(person(), track_ids=[4])
+    assert np.array_equal(draw_poses(grey(), tracked, ids=False, color_by="side"), draw_poses(grey(), person()))
+    with pytest.raises(UnknownNameError, match="did you mean person"):
+        draw_poses(grey(), tracked, color_by="persons")
+
+
+def test_the_fast_theme_draws_plain_lines_and_fades_nothing():
+    poses = person(score=0.3)
+    drawn = draw_poses(grey(), poses, boxes=True, theme="fast")
+    assert drawn[between(poses, "left_hip", "left_knee")].tolist() == list(COCO.side_color("left"))
+    colors = {tuple(c) for c in drawn[changed(grey(), drawn)].tolist()}
+    assert {COCO.side_color(side) for side in ("left", "right", "center")} <= colors and len(colors) == 4  # and the box
+
+
+def test_the_fast_theme_is_faster():
+    image, poses = grey(700, 700), person(640)
+
+    def least(theme: str) -> float:
+        taken = []
+        for _ in range(15):
+            started = time.process_time()
+            draw_poses(image, poses, theme=theme, out=image)
+            taken.append(time.process_time() - started)
+        return min(taken)
+
+    assert 2 * least("fast") < least("default")
 
 
 def test_a_theme_changes_colours_and_widths():
@@ -247,7 +326,7 @@ def test_no_number_breaks_it(xy, scores, size_hw, box):
     image = grey(*size_hw)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert draw_poses(image, poses, boxes=True).shape == image.shape
+        assert draw_poses(image, poses, boxes=True, names=True).shape == image.shape
 
 
 @pytest.mark.parametrize("box", [[np.nan] * 4, [np.inf, 0, np.inf, 1], [50, 50, 50, 50]])
@@ -270,7 +349,10 @@ def test_joints_far_outside_draw_no_stray_line():
 
 @pytest.mark.parametrize("shape", [(0, 0, 3), (0, 5, 3), (1, 1, 3), (1, 300, 3)])
 def test_the_smallest_pictures(shape):
-    assert draw_poses(np.zeros(shape, np.uint8), person(), boxes=True).shape == shape
+    poses = replace(person(), track_ids=[3])
+    for theme in THEMES:
+        drawn = draw_poses(np.zeros(shape, np.uint8), poses, boxes=True, names=True, theme=theme)
+        assert drawn.shape == shape
 
 
 @pytest.mark.parametrize(

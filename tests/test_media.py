@@ -89,6 +89,26 @@ def test_a_jpeg_with_a_thumbnail_inside_is_still_seen_as_cut_off() -> None:
     assert read_header(whole[:-10]).truncated
 
 
+PNG_HEAD = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 5, 5, 8, 2, 0, 0, 0, 0)
+WEBP_HEAD = b"RIFF" + struct.pack("<I", 100) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(10)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8\xff" + b"\xff" * 1_000_000,  # of which each could be the start of a marker
+        b"\xff\xd8" + b"\xff\xe2\x00\x02" * 1_000_000,
+        PNG_HEAD + b"\0\0\0\0IDAT\0\0\0\0" * 500_000,
+        WEBP_HEAD + b"EXIF\0\0\0\0" * 500_000,
+    ],
+    ids=["fill bytes", "segments", "PNG chunks", "WebP chunks"],
+)
+@pytest.mark.timeout(10)
+def test_a_header_that_goes_on_and_on_is_given_up_soon(data: bytes) -> None:
+    with pytest.raises(PosezooError, match="cut off or damaged"):
+        read_header(data)
+
+
 def test_missing_empty_text_folder_and_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(encoded(photo(), ".jpg"))
     (tmp_path / "empty.jpg").write_bytes(b"")

@@ -29,7 +29,7 @@ COCO = get_skeleton("coco17")
 class Brightness:
     """An estimator without a network: as many people as the top left pixel is bright, in chunks as a real one."""
 
-    detector = None
+    detector, skeleton = None, COCO
 
     def __init__(self, before: Callable[[int], None] = lambda _: None, batch_size: int = 8) -> None:
         self.before, self.batch_size = before, batch_size
@@ -130,7 +130,7 @@ def test_slow_writing_holds_the_reading_back(tmp_path: Path, monkeypatch: pytest
     from posezoo.media import images
 
     pictures(tmp_path / "in", 60)
-    monkeypatch.setattr("posezoo.predict.MOST_AHEAD", 4)
+    monkeypatch.setattr("posezoo.predict.pictures.MOST_AHEAD", 4)
     lock, read, written, most = threading.Lock(), 0, 0, 0
     decode, write = images.Encoded.decode, images.write_atomic
 
@@ -149,7 +149,7 @@ def test_slow_writing_holds_the_reading_back(tmp_path: Path, monkeypatch: pytest
             written += 1
 
     monkeypatch.setattr(images.Encoded, "decode", counting_decode)
-    monkeypatch.setattr("posezoo.predict.write_atomic", slow_write)
+    monkeypatch.setattr("posezoo.formats.writers.write_atomic", slow_write)
     report = predict(request(tmp_path / "in", pictures=False), Brightness)
     assert len(report.written) == read == written == 60
     assert most <= 2 * 8 + 8 + 4 + 1  # decoded ahead, in a chunk, waiting to be written, in hand

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from posezoo import __version__
-from posezoo.commands import benchmark, convert_results, evaluate, export, predict, quantize, train, zoo
+from posezoo.commands import (
+    batch,
+    benchmark,
+    convert_results,
+    demo,
+    evaluate,
+    export,
+    predict,
+    quantize,
+    serve,
+    train,
+    zoo,
+)
+from posezoo.commands.panels import PanelCommand
 
 app = typer.Typer(
     name="posezoo",
@@ -41,17 +54,20 @@ def _options(
     pass
 
 
-app.command("predict")(predict.predict_command)
+app.command("predict", cls=PanelCommand)(predict.predict_command)
+app.command("demo", cls=PanelCommand)(demo.demo_command)
 app.command("list")(zoo.list_command)
 app.command("show")(zoo.show_command)
 app.command("fetch")(zoo.fetch_command)
 app.command("convert")(zoo.convert_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.add_typer(evaluate.data_app)
+app.command("batch")(batch.batch_command)
 app.command("train")(train.train_command)
 app.command("export")(export.export_command)
 app.command("quantize")(quantize.quantize_command)
 app.command("benchmark")(benchmark.benchmark_command)
+app.command("serve")(serve.serve_command)
 app.command("convert-results")(convert_results.convert_results_command)
 
 if __name__ == "__main__":

@@ -260,7 +260,16 @@ class Estimator:
             rows = slice(start, start + len(image_boxes))
             start = rows.stop
             poses = Poses(keypoints_xy[rows], scores[rows], image_boxes.xyxy, image_boxes.scores, self.skeleton)
-            yield poses if fixed is not None else _suppress(poses)
+            yield poses if fixed is not None else self._suppress(poses)
+
+    @staticmethod
+    def _suppress(poses: Poses) -> Poses:
+        """Without the poses that repeat a better one (two boxes round one person), in the order of the boxes."""
+        x1, y1, x2, y2 = poses.boxes_xyxy.T
+        person_scores = rescore(poses.box_scores, poses.scores)
+        areas = (x2 - x1) * (y2 - y1)
+        kept = oks_nms(poses.keypoints_xy, person_scores, areas, poses.skeleton.oks_sigmas, OKS_NMS)
+        return poses[np.sort(kept)]
 
     def _detect(self, pictures: list[Picture], given: list[Boxes | None]) -> list[Boxes]:
         """The given boxes, and the detector's for the images that have none."""
@@ -371,12 +380,3 @@ def _as_boxes(boxes: Any) -> Boxes | None:
     if boxes is _MISSING:
         raise PosezooError("boxes_xyxy ends before the images do")
     return boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
-
-
-def _suppress(poses: Poses) -> Poses:
-    """Without the poses that repeat a better one (two boxes round one person), in the order of the boxes."""
-    x1, y1, x2, y2 = poses.boxes_xyxy.T
-    person_scores = rescore(poses.box_scores, poses.scores)
-    areas = (x2 - x1) * (y2 - y1)
-    kept = oks_nms(poses.keypoints_xy, person_scores, areas, poses.skeleton.oks_sigmas, OKS_NMS)
-    return poses[np.sort(kept)]

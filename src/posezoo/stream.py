@@ -1,4 +1,4 @@
-"""Picture files through an estimator: read in threads ahead of it, and none that is bad stops the others."""
+"""Pictures and frames through an estimator: read in threads ahead of it, and none that is bad stops the others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from posezoo.errors import PosezooError
 from posezoo.estimator import LOOK_AHEAD, BoxesLike, Estimator
 from posezoo.media.ahead import Ahead, one_opencv_thread
 from posezoo.media.images import Encoded, Picture, open_image
+from posezoo.media.sources import LIVE, Frame, Source, VideoFile
+from posezoo.stopwatch import Watch, charged, timed, unwatched
 from posezoo.types import Poses
 
 MOST_AHEAD = 64
@@ -43,6 +45,7 @@ def estimate_files(
     *,
     look_ahead: int = LOOK_AHEAD,
     max_megapixels: float | None = None,
+    watch: Watch = unwatched,
 ) -> Iterator[Iterator[Found]]:
     """What an estimator finds in each of the files, in their order, as the value of a `with` statement.
 
@@ -53,17 +56,20 @@ def estimate_files(
         look_ahead: how many pictures are to share batches, see `Estimator.stream`; at least `LOOK_AHEAD` and at most
             `MOST_AHEAD` do. While those are looked at, as many again are read.
         max_megapixels: refuse larger pictures, see `posezoo.media.images.read_image`.
+        watch: is told of the steps "read", "decode image", "wait for reading" and "crop".
     """
     look_ahead = min(max(look_ahead, LOOK_AHEAD), MOST_AHEAD)
     most = 2 * look_ahead
-    opening = partial(_attempt, partial(open_image, max_megapixels=max_megapixels))
+    opening = charged(watch, "read", partial(_attempt, partial(open_image, max_megapixels=max_megapixels)))
+    decoding = charged(watch, "decode image", _decode)
     given = [None] * len(paths) if boxes_xyxy is None else boxes_xyxy
     with (
         one_opencv_thread(),
         Ahead(opening, paths, _file_bytes, most=most) as opened,
-        Ahead(_decode, opened, _picture_bytes, most=most) as pictures,
+        Ahead(decoding, opened, _picture_bytes, most=most) as pictures,
     ):
-        yield _estimate(estimator, zip(pictures, given, strict=True), look_ahead)
+        read = timed(watch, "wait for reading", pictures)
+        yield timed(watch, "crop", _estimate(estimator, zip(read, given, strict=True), look_ahead))
 
 
 def _estimate(
@@ -89,6 +95,85 @@ def _estimate(
         yield from unreadable()
         yield Found(waiting.popleft(), poses)  # type: ignore[arg-type]
     yield from unreadable()
+
+
+class Feed(Iterator[Frame]):
+    """The frames of a source, and what ended it early.
+
+    Attributes:
+        error: why the source ended before its end; None as long as it did not.
+    """
+
+    def __init__(self, frames: Iterator[Frame], after: int = -1) -> None:
+        """Frames up to the number `after` are left out."""
+        self.error: PosezooError | None = None
+        self._frames, self._after = frames, after
+
+    def __next__(self) -> Frame:
+        try:
+            for frame in self._frames:
+                if frame.index > self._after:
+                    return frame
+        except PosezooError as err:
+            self.error = err
+        raise StopIteration
+
+
+@contextmanager
+def read_frames(
+    source: Source, *, after: int = -1, most: int = 2 * LOOK_AHEAD, watch: Watch = unwatched
+) -> Iterator[Feed]:
+    """The frames of a source; those of a file are read ahead of whoever wants them, in a thread.
+
+    Cameras and streams have a thread of their own, and what comes from stdin is taken as it comes.
+
+    Args:
+        source: of frames.
+        after: the number of the last frame that is not wanted any more.
+        most: how many are read ahead at most; the memory for them is bounded too.
+        watch: is told of the step "read".
+    """
+    weight = 0
+
+    def read(_: None) -> Frame | None:
+        nonlocal weight
+        with watch("read"):
+            frame = next(source, None)
+        weight = weight if frame is None else frame.image_rgb.nbytes
+        return frame
+
+    if not isinstance(source, VideoFile):
+        yield Feed(source, after)
+        return
+    with Ahead(read, repeat(None), lambda _: weight, threads=1, most=most) as frames:
+        yield Feed(iter(frames.__next__, None), after)
+
+
+def estimate_frames(
+    estimator: Estimator, source: Source, feed: Iterator[Frame], watch: Watch = unwatched
+) -> Iterator[tuple[Frame, Poses]]:
+    """The frames of a source with the people in them, in order; frames of a video share batches, a camera's never wait.
+
+    Args:
+        estimator: runs in the thread that asks for the next result. A detector that has a method `tell` is told of
+            the people of each frame before it sees the next one.
+        source: says what kind of frames they are.
+        feed: the frames.
+        watch: is told of the steps "wait for reading" and "crop".
+    """
+    tell: Callable[[Poses], None] | None = getattr(estimator.detector, "tell", None)
+    waiting: deque[Frame] = deque()
+
+    def pictures() -> Iterator[Picture]:
+        for frame in timed(watch, "wait for reading", feed):
+            waiting.append(frame)
+            yield Picture(frame.image_rgb, f"{frame.name}#{frame.index}")
+
+    look_ahead = 1 if tell or source.kind == LIVE else min(max(estimator.batch_size, LOOK_AHEAD), MOST_AHEAD)
+    for poses in timed(watch, "crop", estimator.stream(pictures(), look_ahead=look_ahead)):
+        if tell:
+            tell(poses)
+        yield waiting.popleft(), poses
 
 
 def _attempt(work: Callable[[_Given], _Made], given: _Given) -> _Made | PosezooError:

@@ -3,67 +3,24 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from posezoo.bench.rows import Stage
 from posezoo.media.images import Picture, read_image
+from posezoo.stopwatch import Stopwatch, Watched, watch_estimator
 
 if TYPE_CHECKING:
     from posezoo.estimator import Estimator
 
+__all__ = ["STAGES", "Pipeline", "Stopwatch", "Watched"]
+
 # in their order; "crop" is all of the estimator that is none of the others: affine, crops, normalise, suppression;
 # "write" is the picture as JPEG and the results as JSON, as predict writes them, but into memory
 STAGES = ("decode image", "detect", "crop", "network", "decode joints", "draw", "write")
-
-
-class Stopwatch:
-    """Charges the time that passes to the innermost step that is under way."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self._under_way: list[str] = []
-        self._last = (0.0, 0.0)
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        """Charge `step` for the block, but for what steps inside it are charged for."""
-        self._charge()
-        self._under_way.append(step)
-        try:
-            yield
-        finally:
-            self._charge()
-            self._under_way.pop()
-
-    def _charge(self) -> None:
-        now = (time.perf_counter(), time.process_time())
-        if self._under_way:
-            for kind in (0, 1):
-                self.spent[self._under_way[-1]][kind] += now[kind] - self._last[kind]
-        self._last = now
-
-
-class Watched:
-    """Something as it is, but calls of it (or of the methods named) are charged to a step."""
-
-    def __init__(self, inner: Any, watch: Stopwatch, step: str, *methods: str) -> None:
-        self._inner, self._watch, self._step, self._methods = inner, watch, step, methods
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the inner one is called."""
-        with self._watch(self._step):
-            return self._inner(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return Watched(found, self._watch, self._step) if name in self._methods else found
 
 
 class Pipeline:
@@ -79,16 +36,7 @@ class Pipeline:
         self.passes: list[dict[str, list[float]]] = []
         self.people = 0
         self._watch = Stopwatch()
-        watch = self._watch
-        estimator.detector = Watched(estimator.detector, watch, "detect")
-        if (on_device := estimator._on_device()) is not None:
-            # there the crops, the network and the decode are one step: the first and the last are part of its graph
-            device: Any = Watched(on_device, watch, "network")
-            estimator._on_device = lambda: device  # type: ignore[method-assign]
-            return
-        estimator.runtime = Watched(estimator.runtime, watch, "network")
-        codec: Any = Watched(estimator.spec.codec, watch, "decode joints", "decode", "average_flip")
-        estimator.spec = replace(estimator.spec, codec=codec)
+        watch_estimator(estimator, self._watch, suppress="crop")
 
     def __call__(self) -> None:
         """Do all pictures once."""

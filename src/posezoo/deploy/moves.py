@@ -8,7 +8,7 @@ makes the values: that is cheaper, and the range has no negative half to spend l
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posezoo.deploy.ranges import Range
@@ -81,7 +81,7 @@ def _used(nodes: list[Any], outputs: set[str]) -> list[Any]:
     return kept[::-1]
 
 
-def _late_activation(nodes: Sequence[Any], kept: Collection[str]) -> tuple[Any, Any] | None:
+def _late_activation(nodes: Sequence[Any], kept: set[str]) -> tuple[Any, Any] | None:
     """A move and the activation that is all that takes what it made."""
     takers: dict[str, list[Any]] = {}
     for node in nodes:

@@ -17,7 +17,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WebP", "TIFF")
 _ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101
 _JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # within coded JPEG data an FF is followed by 00 (a stuffed byte) or D0..D7 (restart); anything else is a marker
-_JPEG_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+_JPEG_NEXT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+_MOST_PARTS = 1 << 18  # segments or chunks: no picture has so many, and each costs time
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_header(data: bytes) -> Header:
 def _jpeg(data: bytes) -> Header:
     width = height = 0
     orientation, at = 1, 2
-    while True:
+    for _ in range(_MOST_PARTS):
         found = _JPEG_NEXT_MARKER.search(data, at)
         if found is None or found[1] == b"\xd9":  # EOI, or the data ran out before it
             if not width:
@@ -92,12 +93,15 @@ def _jpeg(data: bytes) -> Header:
         elif marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":
             orientation = exif_orientation(data[at + 8 : at + length])
         at += length
+    raise ValueError("too many segments")
 
 
 def _png(data: bytes) -> Header:
     width, height = struct.unpack_from(">II", data, 16)
-    orientation, at, ended = 1, 8, False
+    orientation, at, ended, parts = 1, 8, False, 0
     while not ended and at + 12 <= len(data):
+        if (parts := parts + 1) > _MOST_PARTS:
+            raise ValueError("too many chunks")
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind == b"eXIf":
             orientation = exif_orientation(data[at + 8 : at + 8 + length])
@@ -135,8 +139,10 @@ def _webp(data: bytes) -> Header:
         height = int.from_bytes(data[27:30], "little") + 1
     else:
         raise ValueError("unknown first chunk")
-    orientation, at = 1, 12
+    orientation, at, parts = 1, 12, 0
     while at + 8 <= len(data):
+        if (parts := parts + 1) > _MOST_PARTS:
+            raise ValueError("too many chunks")
         name, length = struct.unpack_from("<4sI", data, at)
         if name == b"EXIF":
             block = data[at + 8 : at + 8 + length]

@@ -145,7 +145,7 @@ def _joints(crop: Image, crop_xy: Floats, weights: Floats, scale: NDArray, skele
     # lines as wide as for a person who fills most of the crop, whatever of one is labelled or left
     box = np.array([[0, 0, *np.multiply(crop.shape[1::-1], 0.6)]], np.float32)
     poses = Poses(xy[None], np.clip(weights, 0, 1)[None], box, np.ones(1, np.float32), skeleton)
-    return draw_poses(crop, poses, min_score=1e-3)
+    return draw_poses(crop, poses, joint_score=1e-3)
 
 
 def write_sheet(

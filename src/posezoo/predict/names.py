@@ -1,0 +1,71 @@
+"""What results and annotated pictures are called, and whether they can be written there."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePath
+from urllib.parse import urlsplit
+
+from posezoo.errors import PosezooError
+from posezoo.files import make_folder
+
+
+def output_names(paths: Sequence[Path], others: Collection[str] = ()) -> dict[Path, str]:
+    """A name for the results of each picture: its stem; where several share one, the later get -2, -3, ...
+
+    Case does not tell names apart, since it does not on every file system.
+
+    Args:
+        paths: of the pictures.
+        others: names in lower case that are taken already.
+    """
+    stems = {path.stem.lower() for path in paths}
+    names: dict[Path, str] = {}
+    taken = set(others)
+    for path in paths:
+        name, number = path.stem, 1
+        while name.lower() in taken or (number > 1 and name.lower() in stems):
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name.lower())
+        names[path] = name
+    return names
+
+
+def source_name(source: str, taken: set[str]) -> str:
+    """A name for the results of a video, camera or stream that is none of the `taken` ones; it then is one of them."""
+    address = urlsplit(source) if "://" in source else None
+    # a password in an address is no part of a name
+    stem = (
+        PurePath(source).stem
+        if address is None
+        else f"{address.hostname or ''}{PurePath(address.path).with_suffix('')}"
+    )
+    stem = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "video"
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.lower())
+    return name
+
+
+def prepare_output(output: Path, sources: Sequence[Path]) -> None:
+    """Make the folder, and find out now rather than after the first picture whether it can be written.
+
+    Raises:
+        PosezooError: it cannot, it is a file, or one of the sources lies in it.
+    """
+    if output.exists() and not output.is_dir():
+        raise PosezooError(f"the output {output} is a file; choose a folder with -o")
+    for path in sources:
+        if path.parent.resolve() == output.resolve():
+            raise PosezooError(f"the output folder {output} holds the source {path.name}; choose another with -o")
+    try:
+        make_folder(output)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as err:
+        raise PosezooError(f"cannot write to the output folder {output}: {err.strerror or err}") from None

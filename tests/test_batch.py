@@ -1,0 +1,559 @@
+"""`posezoo batch` without Ray: what is found, how it is cut, what a worker writes, and how a run goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from posezoo import cli
+from posezoo.errors import PosezooError
+from posezoo.estimator import Estimator
+from posezoo.formats import read_results
+from tiny_networks import detector_network, picture, pose_network
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+from posezoo.batch import read, work  # noqa: E402
+from posezoo.batch.parts import Counts, part_path, read_counts, tries_path  # noqa: E402
+from posezoo.batch.plan import Plan, Settings, cut, locked, make_plan, read_plan, write_plan  # noqa: E402
+from posezoo.batch.read import Entry, choose_columns, read_item  # noqa: E402
+from posezoo.batch.run import Request, _check_address, _share  # noqa: E402
+from posezoo.batch.sources import Item, find_items  # noqa: E402
+from posezoo.batch.work import Job, Worker  # noqa: E402
+
+PLACES = [(2, 2), (6, 3), (8, 1)]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("networks")
+    pose, detector = pose_network(folder / "pose.onnx"), detector_network(folder / "detector.onnx")
+    return Settings(str(pose), detector=str(detector))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def encoded(people: int, suffix: str = ".png") -> bytes:
+    bgr = cv2.cvtColor(picture(640, 480, PLACES[:people]), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(suffix, bgr)[1].tobytes()
+
+
+def pictures(folder: Path, count: int) -> list[str]:
+    """Pictures with 0, 1, 2, 3, 0, ... people; their names relative to the present folder."""
+    folder.mkdir(exist_ok=True, parents=True)
+    data = [encoded(people) for people in range(4)]
+    for n in range(count):
+        (folder / f"p{n}.png").write_bytes(data[n % 4])
+    return [os.path.relpath(folder / f"p{n}.png") for n in range(count)]
+
+
+def shard(path: Path, members: Sequence[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, data in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+    return path
+
+
+def run(sources: Sequence[str], settings: Settings, output: str = "out", most: int | None = None, **more: Any) -> Plan:
+    """As `run_batch` does it, in this process; `most`: parts until it is killed."""
+    with locked(Path(output)):
+        plan = make_plan(sources, Path(output), settings, 1, **more)
+        worker = Worker(Job(settings.absolute(), Path(output).absolute(), plan.folder, "cpu", 1))
+        for part in plan.to_do()[:most]:
+            outcome = worker(part)
+            assert not outcome.error, outcome.error
+        return plan
+
+
+def table(name: str, output: str = "out") -> list[dict[str, Any]]:
+    paths = sorted(Path(output, name).glob("*.parquet"))
+    return [row for path in paths for row in parquet.read_table(path).to_pylist()]
+
+
+def said(entries: Sequence[Entry]) -> list[tuple[str, bool]]:
+    return [(entry.image, isinstance(entry.data, PosezooError)) for entry in entries]
+
+
+# ---- what is found
+
+
+def test_a_folder_gives_what_is_right_in_it_in_natural_order(here: Path) -> None:
+    for name in ("p10.jpg", "p2.JPG", "a.tar.gz", "clip.mp4", "notes.md", ".hidden.jpg", "deep/x.jpg"):
+        (here / "in" / name).parent.mkdir(exist_ok=True, parents=True)
+        (here / "in" / name).write_bytes(b"x")
+    found = [(item.kind, Path(item.path).name) for item in find_items(["in"])]
+    assert found == [("tar", "a.tar.gz"), ("video", "clip.mp4"), ("picture", "p2.JPG"), ("picture", "p10.jpg")]
+    assert [item.path for item in find_items(["in/**/*.jpg"])] == ["in/deep/x.jpg", "in/p10.jpg"]
+    assert len(find_items(["in", "in/*", str(here / "in")])) == 4  # each once
+
+
+def test_lists_keep_what_is_missing(here: Path) -> None:
+    pictures(here / "in", 2)
+    (here / "in" / "list.txt").write_text("# mine\np0.png\n\ngone.mp4\np1.png\n")
+    found = find_items(["in/list.txt"])
+    assert [(item.kind, item.path) for item in found] == [
+        ("picture", "in/p0.png"),
+        ("video", "gone.mp4"),
+        ("picture", "in/p1.png"),
+    ]
+    ((image, failed),) = said(list(read_item(found[1])))
+    assert image == "" and failed
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("gone", "no such file or folder: gone"),
+        ("empty", "no pictures, videos, tar shards or Parquet files in the folder empty; to search its folders too"),
+        ("*.jpg", "no pictures, videos, tar shards or Parquet files match"),
+        ("s3://bucket/x", "is an address"),
+        ("notes.md", "notes.md is no picture, video, tar shard, Parquet file or list"),
+        ("bad.txt", "none of the 2 entries of the list bad.txt can be used"),
+        ("none.txt", "has no entries"),
+    ],
+)
+def test_wrong_sources(here: Path, source: str, message: str) -> None:
+    (here / "empty" / "deep").mkdir(parents=True)
+    (here / "empty" / "deep" / "a.jpg").write_bytes(b"x")
+    (here / "notes.md").write_text("hello")
+    (here / "bad.txt").write_text("a\nb\n")
+    (here / "none.txt").write_text("# nothing\n")
+    with pytest.raises(PosezooError) as caught:
+        find_items([source])
+    assert message in str(caught.value)
+
+
+def test_results_are_no_sources(here: Path) -> None:
+    for name in ("in/a.parquet", "in/out/people/part-000000.parquet"):
+        (here / name).parent.mkdir(exist_ok=True, parents=True)
+        parquet.write_table(pyarrow.table({"image": [b"x"]}), here / name)
+    assert [item.path for item in find_items(["in/**/*.parquet"], Path("in/out"))] == ["in/a.parquet"]
+    with pytest.raises(PosezooError, match="nothing in it but the results"):
+        find_items(["in/out/people"], Path("in/out"))
+
+
+def test_parquet_is_split_by_groups_of_rows(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posezoo.batch.sources.ROWS", 5)
+    parquet.write_table(pyarrow.table({"image": [b"x"] * 11}), here / "a.parquet", row_group_size=3)
+    found = find_items(["a.parquet"])
+    assert [(item.first, item.groups) for item in found] == [(0, 2), (2, 2)]
+    names = [entry.image for item in found for entry in read_item(item)]
+    assert names == [f"row {n}" for n in range(11)]
+
+
+# ---- what is read
+
+
+def test_tar_members_stay_in_memory(here: Path) -> None:
+    (here / "work").mkdir()
+    os.chdir(here / "work")
+    path = shard(
+        here / "a.tar", [("../up.png", encoded(1)), ("a.json", b"{}"), ("/abs/b.png", b"B"), ("c/._d.png", b"x")]
+    )
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    found = list(read_item(Item("tar", str(path))))
+    assert said(found) == [("../up.png", False), ("/abs/b.png", False), ("link.png", True)]
+    assert found[1].data == b"B" and "link.png in" in str(found[2].data)
+    assert sorted(each.name for each in here.iterdir()) == ["a.tar", "work"] and not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_tar_kinds(here: Path, mode: str) -> None:
+    path = shard(here / "a.tar", [(f"{n}.png", encoded(n)) for n in range(3)], mode)
+    assert said(list(read_item(Item("tar", str(path))))) == [(f"{n}.png", False) for n in range(3)]
+
+
+def test_broken_tars_keep_what_is_whole(here: Path) -> None:
+    whole = shard(here / "a.tar", [(f"{n}.png", encoded(n)) for n in range(3)]).read_bytes()
+    second = 512 + -(-len(encoded(0)) // 512) * 512
+    damaged = bytearray(whole)
+    damaged[second : second + 100] = b"?" * 100
+    for data, pictures_before, reason in (
+        (whole[: second + 700], 1, "unexpected end of data"),
+        (whole[: second + 100], 1, "damaged"),
+        (whole[:second], 1, "end mark is missing"),
+        (bytes(damaged), 1, "a header in it is damaged"),
+        (b"no tar at all" * 100, 0, "damaged"),
+        (b"", 0, "end mark is missing"),
+        (bytes(10240), 0, "has no pictures in it"),
+    ):
+        (here / "b.tar").write_bytes(data)
+        *good, last = read_item(Item("tar", "b.tar"))
+        assert said(good) == [(f"{n}.png", False) for n in range(pictures_before)]
+        assert isinstance(last.data, PosezooError) and reason in str(last.data), last
+    ((image, failed),) = said(list(read_item(Item("tar", "gone.tar"))))
+    assert (image, failed) == ("", True)
+
+
+def test_tar_limits(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "MOST_BYTES", 1000)
+    path = shard(here / "a.tar", [("big.png", bytes(1001)), ("small.png", bytes(1000))])
+    assert said(list(read_item(Item("tar", str(path))))) == [("big.png", True), ("small.png", False)]
+    long = shard(here / "b.tar", [("x" * 2_000_000 + ".png", b"x")])
+    (only,) = read_item(Item("tar", str(long)))
+    assert isinstance(only.data, PosezooError) and "a name or a header of" in str(only.data)
+
+
+def test_parquet_rows(here: Path) -> None:
+    rows = [{"bytes": b"1", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, None, {"bytes": b"4", "path": None}]
+    parquet.write_table(pyarrow.table({"label": [1, 2, 3, 4], "image": rows}), here / "hf.parquet")
+    found = list(read_item(Item("parquet", "hf.parquet")))
+    assert said(found) == [("a.jpg", False), ("b.jpg", True), ("row 2", True), ("row 3", False)]
+    parquet.write_table(pyarrow.table({"id": [7, 8], "mask": [b"m", b"m"], "jpg": [b"1", b"2"]}), here / "b.parquet")
+    found = list(read_item(Item("parquet", "b.parquet")))
+    assert [(entry.image, entry.data) for entry in found] == [("7", b"1"), ("8", b"2")]
+    found = list(read_item(Item("parquet", "b.parquet"), column="mask"))
+    assert [entry.data for entry in found] == [b"m", b"m"]
+
+
+def test_wrong_parquet(here: Path) -> None:
+    (here / "text.parquet").write_text("hello")
+    parquet.write_table(pyarrow.table({"image": pyarrow.array([], pyarrow.binary())}), here / "none.parquet")
+    for name, reason in (("text", "as Parquet"), ("gone", "no such file"), ("none", "has no rows")):
+        (only,) = read_item(Item("parquet", f"{name}.parquet"))
+        assert only.image == "" and reason in str(only.data)
+    schema = pyarrow.schema([("one", pyarrow.binary()), ("two", pyarrow.binary()), ("key", pyarrow.string())])
+    with pytest.raises(PosezooError, match=r"which column has the pictures\? Columns of bytes: one, two"):
+        choose_columns(schema, "x.parquet")
+    with pytest.raises(PosezooError, match=r"no column 'key' of bytes \(those of bytes: one, two\)"):
+        choose_columns(schema, "x.parquet", "key")
+    assert choose_columns(schema, "x.parquet", "two") == ("two", "key")
+
+
+# ---- what a worker writes
+
+
+def test_the_figures_are_those_of_predict(here: Path, settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    names = pictures(here / "in", 9)
+    run(["in"], settings)
+    found = {record.image: record for record in read_results(Path("out/people"))}
+    assert sorted(found) == [name for n, name in enumerate(names) if n % 4]
+    estimator = Estimator(settings.model, detector=settings.detector, threads=1)
+    for name in found:
+        poses = estimator(name)
+        assert np.abs(found[name].poses.keypoints_xy - poses.keypoints_xy).max() <= 0.0051
+        assert np.abs(found[name].poses.scores - poses.scores).max() <= 0.000051
+        assert np.abs(found[name].poses.boxes_xyxy - poses.boxes_xyxy).max() <= 0.0051
+    assert [(row["source"], row["image"], row["people"]) for row in table("images")] == [
+        (name, name, n % 4) for n, name in enumerate(names)
+    ]
+    with pytest.raises(SystemExit):
+        network = ["-m", settings.model, "--detector", settings.detector]
+        cli.main(["predict", "in", *network, "--format", "parquet", "--no-images", "-o", "single"])
+    assert "error" not in capfd.readouterr().err
+    single = parquet.read_table("single/results.parquet").to_pylist()
+    assert [{k: v for k, v in row.items() if k != "source"} for row in table("people")] == single
+
+
+def test_every_kind_of_source_in_one_run(here: Path, settings: Settings) -> None:
+    data = [encoded(people) for people in range(4)]
+    pictures(here / "in", 3)
+    shard(here / "in" / "s.tar", [("k/0.png", data[2]), ("k/0.cls", b"1"), ("k/1.png", b"no picture")])
+    rows = {"image": [data[1], b"", data[3]], "key": ["x", "y", "z"]}
+    parquet.write_table(pyarrow.table(rows), here / "in" / "t.parquet")
+    video = cv2.VideoWriter(str(here / "in" / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (640, 480))
+    for people in (0, 1, 2, 3):
+        video.write(cv2.cvtColor(picture(640, 480, PLACES[:people]), cv2.COLOR_RGB2BGR))
+    video.release()
+    (here / "in" / "torn.png").write_bytes(data[1][:300])
+    plan = run(["in"], replace(settings, every=2))
+    images = [(row["source"], row["image"], row["frame"], row["people"]) for row in table("images")]
+    assert images == [
+        ("in/p0.png", "in/p0.png", None, 0),
+        ("in/p1.png", "in/p1.png", None, 1),
+        ("in/p2.png", "in/p2.png", None, 2),
+        ("in/s.tar", "k/0.png", None, 2),
+        ("in/t.parquet", "x", None, 1),
+        ("in/t.parquet", "z", None, 3),
+        ("in/v.avi", "in/v.avi", 0, 0),
+        ("in/v.avi", "in/v.avi", 2, 2),
+    ]
+    errors = table("errors")
+    assert [(row["source"], row["image"]) for row in errors] == [
+        ("in/s.tar", "k/1.png"),
+        ("in/t.parquet", "y"),
+        ("in/torn.png", "in/torn.png"),
+    ]
+    assert "k/1.png in in/s.tar" in errors[0]["error"] and "cut off" in errors[2]["error"]
+    people = table("people")
+    assert sum(row[3] for row in images) == len(people)
+    assert {row["source"] for row in people} == {"in/p1.png", "in/p2.png", "in/s.tar", "in/t.parquet", "in/v.avi"}
+    counted = read_counts(Path("out"), [part.number for part in plan.parts])
+    assert sum(c.images for c in counted.values()) == 8 and sum(c.errors for c in counted.values()) == 3
+
+
+def test_columns(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 2)
+    run(["in"], settings)
+    schema = parquet.read_schema(part_path(Path("out"), "people", 0))
+    assert schema.names[:4] == ["source", "image", "frame", "time"] and "nose_x" in schema.names
+    assert str(schema.field("source").type) == "string" and str(schema.field("nose_x").type) == "float"
+    assert str(schema.field("frame").type) == "int64" and str(schema.field("person").type) == "int32"
+    (row,) = table("people")
+    assert (row["width"], row["height"], row["skeleton"], row["person"]) == (640, 480, "coco17", 0)
+
+
+def test_min_score(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 4)
+    run(["in"], replace(settings, min_score=1.0))
+    assert table("people") == [] and [row["people"] for row in table("images")] == [0, 0, 0, 0]
+
+
+def test_a_name_that_is_no_unicode(here: Path, settings: Settings) -> None:
+    (here / "in").mkdir()
+    try:
+        (here / "in" / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded(1))
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    plan = run(["in"], settings)
+    assert table("people")[0]["image"] == "in/caf\\udce9.png"
+    assert read_plan(Path("out/plan.parquet")) == plan.parts
+
+
+# ---- the plan
+
+
+def test_parts_are_cut_for_the_workers() -> None:
+    loose = [Item("picture", f"{n}.jpg") for n in range(100)]
+    assert [len(part.items) for part in cut(loose, 2)] == [13] * 7 + [9]
+    assert [len(part.items) for part in cut(loose, 100)] == [8] * 12 + [4]
+    assert max(len(part.items) for part in cut(loose * 100, 1)) == 1000
+    mixed = [*loose[:2], Item("tar", "a.tar"), Item("tar", "b.tar"), *loose[2:4]]
+    parts = cut(mixed, 2, start=5)
+    assert [(part.number, len(part.items)) for part in parts] == [(5, 2), (6, 1), (7, 1), (8, 2)]
+
+
+def test_a_plan_is_read_as_it_was_written(here: Path) -> None:
+    parts = cut([Item("picture", "a b.jpg"), Item("parquet", "ü.parquet", 3, 2), Item("tar", "\udce9.tar")], 1)
+    write_plan(Path("plan.parquet"), parts)
+    assert read_plan(Path("plan.parquet")) == parts
+    Path("plan.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PosezooError, match="cannot read the plan"):
+        read_plan(Path("plan.parquet"))
+
+
+def test_a_killed_run_goes_on_without_loss_or_duplicates(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 50)
+    (here / "in" / "p7.png").write_bytes(b"no picture")
+    run(["in"], settings, "whole")
+    assert len(run(["in"], settings, most=2).to_do()) == 4
+    # what a kill leaves between two steps: a part with images and no people yet, a file that was being written, one
+    # whose end never reached the disk
+    for name in ("images", "people"):
+        Path("out", name, ".part-000002.ab12.parquet").write_bytes(b"PAR1 half")
+    Path("out/images/part-000002.parquet").write_bytes(Path("whole/images/part-000002.parquet").read_bytes())
+    Path("out/people/part-000001.parquet").write_bytes(b"")
+    plan = run(["in"], settings)
+    assert sorted(plan.done) == [0] and [part.number for part in plan.to_do()] == [1, 2, 3]
+    for name in ("people", "images", "errors"):
+        assert table(name) == table(name, "whole")
+    assert len({row["image"] for row in table("images")}) == 49 and len(table("errors")) == 1
+    assert not list(Path("out").rglob(".part-*"))
+    assert run(["in"], settings).to_do() == []
+
+
+def test_new_files_are_added(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 10)
+    before = run(["in"], settings)
+    (here / "in" / "p00.png").write_bytes(encoded(3))  # sorts before all others
+    after = run([str(here / "in")], settings)
+    assert after.parts[: len(before.parts)] == before.parts
+    assert [item.path for part in after.to_do() for item in part.items] == [str(here / "in" / "p00.png")]
+    assert len(table("images")) == 11
+
+
+def test_another_folder_changes_nothing(here: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(here / "in", 20)
+    run(["in"], settings, most=1)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    plan = run(["../in"], settings, str(here / "out"))
+    assert len(plan.parts) == 3 and len(plan.done) == 1
+    assert [row["image"] for row in table("images", str(here / "out"))] == [f"in/p{n}.png" for n in range(20)]
+
+
+def test_errors_are_tried_again_when_asked(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 20)
+    (here / "in" / "p9.png").write_bytes(b"")
+    run(["in"], settings)
+    (here / "in" / "p9.png").write_bytes(encoded(2))
+    assert run(["in"], settings).to_do() == [] and len(table("errors")) == 1
+    plan = run(["in"], settings, retry_errors=True)
+    assert [part.number for part in plan.to_do()] == [1]
+    assert table("errors") == [] and len(table("images")) == 20
+
+
+def test_another_runs_folder_is_refused(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 4)
+    run(["in"], settings)
+    other = pose_network(here / "other.onnx", all_blue=True)
+    with pytest.raises(PosezooError) as caught:
+        run(["in"], replace(settings, model=str(other), flip=True))
+    told = str(caught.value)
+    assert "of another run" in told and "model was " in told and "other.onnx" in told
+    assert "flip was False, now True" in told and "detector" not in told
+    with pytest.raises(PosezooError, match=r"sources was .*/in, now .*/in/p0.png"):
+        run(["in/p0.png"], settings)
+    own = Path(settings.model).read_bytes()
+    try:  # the same name, but another network
+        Path(settings.model).write_bytes(other.read_bytes())
+        with pytest.raises(PosezooError, match=r"model was .*sha256"):
+            run(["in"], settings)
+    finally:
+        Path(settings.model).write_bytes(own)
+
+
+def test_wrong_output_folders(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 1)
+    (here / "file").write_text("x")
+    with pytest.raises(PosezooError, match="is a file; choose a folder"):
+        run(["in"], settings, "file")
+    with pytest.raises(PosezooError, match=r"has other files in it \(p0.png\)"):
+        run(["in"], settings, "in")
+    (here / "old").mkdir()
+    for text in ("no json", '{"format": 99}', "[]"):
+        (here / "old" / "run.json").write_text(text)
+        with pytest.raises(PosezooError, match="choose another"):
+            run(["in"], settings, "old")
+    with locked(Path("busy")), pytest.raises(PosezooError, match="another posezoo batch is writing to busy"):
+        run(["in"], settings, "busy")
+
+
+# ---- what goes wrong
+
+
+def test_a_full_disk_ends_the_run(here: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(here / "in", 4)
+    plan = run(["in"], settings, most=0)
+    full = OSError(28, "No space left on device")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise full
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_batch", refuse)
+    outcome = Worker(Job(settings, Path("out").absolute(), plan.folder, "cpu", 1))(plan.parts[0])
+    assert outcome.hopeless and "No space left on device" in outcome.error and outcome.counts is None
+    assert not list(Path("out").rglob("*part-*"))
+
+
+def test_a_worker_says_what_is_wrong(here: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(here / "in", 1)
+    plan = run(["in"], settings, most=0)
+    job = Job(settings, Path("out").absolute(), plan.folder, "cpu", 1)
+    for wrong, reason in (
+        (replace(job, output=Path("elsewhere")), "does not see elsewhere"),
+        (replace(job, version="0.0.1"), "install that"),
+        (replace(job, settings=replace(settings, model="no_such_model")), "unknown model"),
+        (replace(job, folder="/no/such/folder"), "give the sources by their full paths"),
+    ):
+        outcome = Worker(wrong)(plan.parts[0])
+        assert outcome.hopeless and reason in outcome.error
+
+    def broken(*_: Any) -> Counts:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(work, "do_part", broken)
+    outcome = Worker(job)(plan.parts[0])
+    assert not outcome.hopeless and outcome.error == "ZeroDivisionError: ours"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"workers": 0}, "workers must be 1 or more"),
+        ({"threads": -1}, "threads must be 1 or more"),
+        ({"device": "gpu"}, "unknown device"),
+        ({"settings": {"min_score": 2}}, "min-score must be between 0 and 1"),
+        ({"settings": {"every": 0}}, "every must be at least 1"),
+        ({"settings": {"runtime": "tensorflow"}}, "unknown runtime"),
+        ({"settings": {"detector": "follow"}}, "follow looks for one person"),
+    ],
+)
+def test_wrong_options(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(PosezooError, match=message):
+        own = Settings(**wrong.pop("settings", {}))
+        Request(["in"], Path("out"), own, **wrong)
+
+
+def test_a_part_that_kills_its_workers_is_given_up(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 1)
+    plan = run(["in"], settings, most=0)
+    tries = tries_path(Path("out").absolute(), 0)
+    tries.parent.mkdir()
+    tries.write_bytes(b"...")
+    worker = Worker(Job(settings, Path("out").absolute(), plan.folder, "cpu", 1))
+    outcome = worker(plan.parts[0])
+    assert not outcome.hopeless and "its worker died 3 times" in outcome.error
+    assert run(["in"], settings).to_do() == plan.parts  # another run tries again
+    assert len(table("images")) == 1 and not tries.exists()
+
+
+def test_room_on_a_cluster(settings: Settings) -> None:
+    def share(there: dict[str, float], **more: Any) -> tuple[float, ...]:
+        found = _share(there, Request(["in"], Path("out"), settings, "auto", **more))
+        return (found.workers, found.cpus, found.gpus)
+
+    assert share({"CPU": 6.0}) == (6, 1, 0)
+    assert share({"CPU": 6.0}, threads=2) == (3, 2, 0)
+    assert share({"CPU": 6.0}, workers=4) == (4, 1, 0)
+    assert share({"CPU": 16.0, "GPU": 2.0}, device="cuda") == (2, 1, 1)
+    assert share({"CPU": 1.0, "GPU": 2.0}, device="cuda") == (2, 0.5, 1)
+    assert share({"CPU": 16.0, "GPU": 2.0}, device="cpu") == (16, 1, 0)
+    for there, more, said in (
+        ({"CPU": 2.0}, {"workers": 3}, "the cluster has 2 cores: 3 workers do not fit; give --workers 2"),
+        ({"CPU": 2.0}, {"threads": 4}, "no worker of 4 threads fits"),
+        ({"CPU": 2.0}, {"device": "cuda"}, "Ray sees no GPU"),
+    ):
+        with pytest.raises(PosezooError, match=said):
+            share(there, **more)
+
+
+@pytest.mark.parametrize("address", ["somewhere", "ray://host", "ray://host:port", "http://host:80/x", "host:0"])
+def test_wrong_addresses(address: str) -> None:
+    with pytest.raises(PosezooError, match="is no address of a Ray cluster"):
+        _check_address(address)
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(PosezooError, match=r"no Ray cluster at ray://127\.0\.0\.1:1: Connection refused"):
+        _check_address("ray://127.0.0.1:1")
+
+
+def test_the_command_without_its_extra(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    pictures(here / "in", 1)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["batch", "in", "-o", "out"])
+    assert ended.value.code == 2
+    assert capfd.readouterr().err.splitlines() == ["error: posezoo batch needs ray: pip install 'posezoo[batch]'"]
+    assert not (here / "out").exists()
+
+
+def test_run_json_is_readable(here: Path, settings: Settings) -> None:
+    pictures(here / "in", 1)
+    run(["in"], settings)
+    kept = json.loads(Path("out/run.json").read_text())
+    assert kept["sources"] == [str(here / "in")] and kept["folder"] == str(here)
+    assert kept["settings"]["model"].startswith(settings.model + " (sha256 ")
