@@ -34,6 +34,7 @@ $(CORE): pyproject.toml constraints.txt $(PACKAGE) | python-version
 $(DEV): pyproject.toml constraints.txt | python-version
 	test -x .venv-dev/bin/pip || $(PYTHON) -m venv --clear .venv-dev
 	.venv-dev/bin/pip install --quiet -c constraints.txt -e '.[dev]'
+	.venv-dev/bin/pip install --quiet -c constraints.txt --no-deps trackeval scipy tabulate pillow
 	@touch $@
 
 demo: $(CORE)

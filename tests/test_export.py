@@ -80,7 +80,7 @@ class Halvings(torch.nn.Module):
 @pytest.mark.parametrize(
     ("make", "strides"),
     [
-        (one_stride, (8,)),
+        pytest.param(one_stride, (8,), marks=pytest.mark.slow),
         pytest.param(lambda: PersonDetector(width=16), (8, 16, 32), marks=pytest.mark.slow),
     ],
     ids=["one stride", "whole"],

@@ -217,8 +217,8 @@ def run_prepared(prepare: Callable[[pytest.MonkeyPatch], None], recipe: Path, ov
 @pytest.mark.parametrize(
     ("prepare", "save_every", "saved"),
     [
-        (kill_in_validation, 2, (4, 1)),
-        (kill_when_the_best_are_written, 200, (2, 1)),
+        pytest.param(kill_in_validation, 2, (4, 1), marks=pytest.mark.slow),
+        pytest.param(kill_when_the_best_are_written, 200, (2, 1), marks=pytest.mark.slow),
         (kill_in_the_middle_of_a_checkpoint, 200, None),
     ],
 )

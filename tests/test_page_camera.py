@@ -13,6 +13,8 @@ from page_browser import Tab, open_tab
 from page_fixtures import astronaut, browser, running, server, tab
 from page_server import PageServer
 
+pytestmark = pytest.mark.slow
+
 
 def test_frames_go_one_at_a_time_and_the_last_one_stays(tab: Tab, server: PageServer) -> None:
     server.delay_s = 0.1

@@ -13,6 +13,8 @@ from page_fixtures import browser
 from page_server import EMBEDDED, PageServer, serve_page
 from posezoo import list_models
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PageServer]:

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from posezoo.cli import app
 from posezoo.errors import PosezooError
 from posezoo.evaluate.mot import follow
 from posezoo.evaluate.tracking import KEYS, Side, evaluate, judge_poses, similarity
@@ -66,6 +68,21 @@ def test_the_truth_itself_is_followed_perfectly(trackeval, video):
     assert tuple(found) == KEYS
     for key, value in found.items():
         assert value == pytest.approx(0 if key in ("IDSW", "Frag") else 100), key
+
+
+def test_the_command_tells_how_people_are_followed(trackeval, video, tmp_path):
+    content, file = video
+    (tmp_path / "found.json").write_text(json.dumps(as_predictions(content)))
+    asked = ["evaluate", "--predictions", str(tmp_path / "found.json"), "--dataset", "posetrack18"]
+    asked += ["--annotations", str(file), "--json"]
+    plain = CliRunner().invoke(app, asked)
+    whole = CliRunner().invoke(app, [*asked, "--set", "people=true"])
+    assert plain.exit_code == whole.exit_code == 0
+    assert not any(name.startswith("people/") for name in json.loads(plain.output))
+    figures = json.loads(whole.output)
+    assert figures["people/HOTA"] == figures["people/IDF1"] == pytest.approx(100)
+    wrong = CliRunner().invoke(app, [*asked, "--set", "peple=true"])
+    assert wrong.exit_code == 2 and "people" in wrong.output
 
 
 def test_ids_that_change_places_half_way(trackeval, video):
@@ -179,5 +196,5 @@ def test_poses_that_cannot_be_judged(trackeval):
 def test_without_trackeval_one_line_says_so(monkeypatch, video):
     content, file = video
     monkeypatch.setitem(sys.modules, "trackeval", None)
-    with pytest.raises(PosezooError, match=r"posezoo\[track\]"):
+    with pytest.raises(PosezooError, match="--no-deps trackeval"):
         evaluate(as_predictions(content), file)

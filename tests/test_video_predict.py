@@ -142,12 +142,12 @@ def test_results_grow_as_the_frames_come(tmp_path: Path) -> None:
     assert len(lines(tmp_path / "out" / "a.jsonl")) == 120
 
 
-@pytest.mark.parametrize("frames", [2000, pytest.param(12000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("frames", [1000, pytest.param(12000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory held from /proc")
 def test_memory_is_flat(tmp_path: Path, frames: int) -> None:
     # the short one does without what only takes time, so that all are done in seconds
-    long = frames > 2000
+    long = frames > 1000
     path = clip(tmp_path / "in" / "long.avi", (1 + n % 3 if long else n // 100 % 2 for n in range(frames)))
     options = {"smooth": True, "look": Look(trails=True)} if long else {"look": Look(theme="fast")}
     held: dict[int, float] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,12 @@ def evaluate_command(
     boxes: Annotated[str | None, typer.Option(help="gt, or a file of detected people.")] = None,
     protocol: Annotated[str | None, typer.Option(help="hrnet, mmpose, gluoncv, ...; default: the model's zoo.")] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the protocol, such as flip=false.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change the protocol, such as flip=false; of --predictions: the metric, such as people=true.",
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to use instead of the model's own.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")] = Path("evaluation"),
@@ -64,7 +70,7 @@ def evaluate_command(
     Example:  posezoo evaluate embedded --dataset coco --images val2017 --annotations person_keypoints_val2017.json
     """
     if predictions is not None and model is None:
-        _judge_file(predictions, dataset, annotations, as_json)
+        _judge_file(predictions, dataset, annotations, _options(change or ()), as_json)
         return
     if model is None or predictions is not None:
         raise PosezooError("name a model, or give --predictions FILE: one of the two")
@@ -103,10 +109,23 @@ def evaluate_command(
         typer.echo(f"-> {output}")
 
 
-def _judge_file(predictions: Path, dataset: str, annotations: Path, as_json: bool) -> None:
+def _options(texts: Sequence[str]) -> dict[str, Any]:
+    """What `key=value` texts ask of a metric."""
+    from posezoo import toml
+
+    found = {}
+    for text in texts:
+        key, sign, value = (part.strip() for part in text.partition("="))
+        if not sign or not value:
+            raise PosezooError(f"'{text}' is not key=value")
+        found[key] = toml.value(value)
+    return found
+
+
+def _judge_file(predictions: Path, dataset: str, annotations: Path, options: Mapping[str, Any], as_json: bool) -> None:
     from posezoo.evaluate import evaluate_predictions
 
-    found = evaluate_predictions(predictions, dataset, annotations)
+    found = evaluate_predictions(predictions, dataset, annotations, **options)
     if as_json:
         print_json(_finite(found))
         return

@@ -13,6 +13,7 @@ from posezoo.detect.classes import COCO_IDS
 from posezoo.errors import PosezooError
 
 PERSON = "person"
+_BEYOND = 3e38  # what a float32 holds, and a whole number of JSON may be beyond
 
 
 class Row(NamedTuple):
@@ -65,7 +66,7 @@ def read_content(path: Path) -> Content:
         raise PosezooError(f"no such boxes file: {path}") from None
     except UnicodeDecodeError:
         raise PosezooError(f"the boxes file {path} is not text") from None
-    except (json.JSONDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:  # of JSON: a number of thousands of digits is one too
         raise PosezooError(f"the boxes file {path} is not JSON: {err}") from None
     except OSError as err:
         raise PosezooError(f"cannot read the boxes file {path}: {err.strerror or err}") from None
@@ -155,7 +156,7 @@ def _coco_rows(entries: list[Any], names: Mapping[Any, str], classes: Mapping[An
 
 def _label(category: Any, classes: Mapping[Any, str]) -> str:
     """The name of a class of COCO, or of the file's own list of them."""
-    if classes:
+    if classes and isinstance(category, int | str):
         return classes.get(category, str(category))
     known = isinstance(category, int) and 0 < category < len(COCO_IDS)
     return COCO_IDS[category] if known else str(category)
@@ -181,6 +182,8 @@ def _many(tables: Iterable[Any]) -> Content:
     for index, table in enumerate(tables):
         if not isinstance(table, dict) or "people" not in table:
             raise PosezooError(f"line {index + 1} is no result of posezoo: it has no people")
+        if not isinstance(table["people"], list):
+            raise PosezooError(f"line {index + 1}: 'people' must be a list")
         image = str(table.get("image", ""))
         pictures.append(image if table.get("frame") is None else frame_name(image, table["frame"]))
         for number, person in enumerate(table["people"]):
@@ -214,7 +217,7 @@ def _numbers(where: str, values: Any, lengths: tuple[int, ...]) -> list[float]:
         raise PosezooError(f"{where} must have {' or '.join(map(str, lengths))} numbers, but is {values!r}")
     if any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
         raise PosezooError(f"{where} must have numbers only, but is {values!r}")
-    if not all(math.isfinite(v) for v in values):
+    if not all(abs(v) < _BEYOND for v in values):  # nor is what is not a number less
         raise PosezooError(f"{where} is not finite: {values!r}")
     return [float(v) for v in values]
 
@@ -250,17 +253,16 @@ def _table(text: str) -> Content:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
-    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-    to_row = _row_reader(columns)
     rows = []
     try:
+        to_row = _row_reader({(name or "").strip().lower(): name for name in reader.fieldnames or ()})
         for record in reader:
             where = f"line {reader.line_num}"
             if None in record or None in record.values():
                 raise PosezooError(f"{where} has not as many cells as the header")
             rows.append(to_row(record, where))
     except csv.Error as err:
-        raise PosezooError(f"line {reader.line_num} is no CSV: {err}") from None
+        raise PosezooError(f"line {max(reader.line_num, 1)} is no CSV: {err}") from None
     return Content([], rows)
 
 

@@ -96,6 +96,7 @@ def evaluate(
     dataset: str = "posetrack18",
     *,
     threshold: float = 0.5,
+    people: bool = False,
 ) -> dict[str, float]:
     """Judge predictions of PoseTrack18 as they are.
 
@@ -108,11 +109,13 @@ def evaluate(
         annotations: the folder of per-video files; or one file with every video, or its contents.
         dataset: "posetrack18".
         threshold: how far off a joint may be, in 0.6 of the diagonal of the head's box.
+        people: judge too how whole people are followed, see `posezoo.evaluate.tracking` (needs TrackEval).
 
     Returns:
         Head, Shou, Elb, Wri, Hip, Knee, Ankl, Total: average precision in percent. With tracks: MOTA, MOTP, Precision,
         Recall in percent over all joints, then MOTA/Head ... Recall/Ankl, see `_tracking`. NaN where nothing is
-        labelled; the totals are of the other joints.
+        labelled; the totals are of the other joints. With `people`: people/HOTA, people/IDF1 and the others of
+        `posezoo.evaluate.tracking.KEYS`.
 
     Raises:
         PosezooError: the annotations cannot be used, or a prediction is of no known picture or has a wrong form.
@@ -130,6 +133,11 @@ def evaluate(
         measures = {name: _table(values) for name, values in _tracking(found, truth, pairs, frames).items()}
         table |= {name: mean for name, (_, mean) in measures.items()}
         table |= {f"{name}/{row}": value for name, (rows, _) in measures.items() for row, value in rows.items()}
+    if people:
+        from posezoo.evaluate import tracking
+
+        whole = tracking.evaluate(predictions, annotations, dataset)
+        table |= {f"people/{name}": value for name, value in whole.items()}
     return table
 
 

@@ -1,4 +1,7 @@
-"""How well whole people are followed: MOTA, IDF1 and HOTA, by TrackEval (extra `track`).
+"""How well whole people are followed: MOTA, IDF1 and HOTA, by TrackEval.
+
+TrackEval is in no extra: what it asks for has a second OpenCV, which would take the place of ours. `INSTALL` is how it
+comes without.
 
 PoseTrack's own MOTA (`posetrack.evaluate`) follows each joint by itself. These measures follow people: somebody found
 and somebody annotated are as similar as their object keypoint similarity (COCO's, over the annotated joints, with the
@@ -18,12 +21,13 @@ from numpy.typing import NDArray
 
 from posezoo.data.catalog import get_dataset
 from posezoo.data.coco_style import People
-from posezoo.errors import PosezooError, require, unknown_name
+from posezoo.errors import PosezooError, unknown_name
 from posezoo.evaluate.posetrack import inside
 from posezoo.evaluate.predictions import Prediction, to_columns
 from posezoo.skeletons import Skeleton
 from posezoo.types import Poses
 
+INSTALL = "pip install --no-deps trackeval scipy tabulate pillow"
 BOX_FILL = 0.53
 """The share of a person's box that is person, as in COCO's evaluation of boxes without an area."""
 KEYS = ("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDSW", "Frag", "IDF1", "IDP", "IDR")
@@ -125,7 +129,10 @@ def judge_poses(found: Sequence[Poses], truth: Sequence[Poses], *, threshold: fl
 
 def judge(videos: Sequence[Sequence[Frame]], skeleton: Skeleton, *, threshold: float = 0.5) -> dict[str, float]:
     """Judge videos of annotated and found people; see `evaluate`."""
-    metrics = require("trackeval", "track", "judging how people are followed").metrics
+    try:
+        from trackeval import metrics
+    except ModuleNotFoundError as err:
+        raise PosezooError(f"judging how whole people are followed needs {err.name}: {INSTALL}") from None
     config = {"THRESHOLD": threshold, "PRINT_CONFIG": False}
     sequences = [_sequence(video, skeleton) for video in videos]
     figures: dict[str, float] = {}

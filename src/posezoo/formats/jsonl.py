@@ -164,4 +164,6 @@ def _is_whole(line: bytes) -> bool:
         json.loads(line)
     except ValueError:
         return False
+    except RecursionError:
+        pass  # `parse_json` says so
     return True

@@ -113,16 +113,17 @@ def _table(path: Path) -> table.Table:
     pyarrow, parquet = _pyarrow(), _pyarrow(".parquet")
     try:
         file = parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as err:
+        names = file.schema_arrow.names
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as err:
         raise PosezooError(f"cannot read {path} as Parquet: {' '.join(str(err).split())}") from None
-    return str(path), file.schema_arrow.names, _rows(file, path)
+    return str(path), names, _rows(file, path)
 
 
 def _rows(file: Any, path: Path) -> Iterator[table.Row]:
     try:
         for batch in file.iter_batches(batch_size=BATCH):
             yield from batch.to_pylist()
-    except (OSError, _pyarrow().ArrowException) as err:
+    except (OSError, UnicodeDecodeError, _pyarrow().ArrowException) as err:
         raise PosezooError(f"cannot read {path} as Parquet: {' '.join(str(err).split())}") from None
     finally:
         file.close()

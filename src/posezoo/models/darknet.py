@@ -18,6 +18,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "linear": nn.Identity,
 }
+_GREATEST = 2**31 - 1  # darknet's own int
+_LARGEST = 1 << 25  # weights of a layer, far above any published one: a wrong number is to cost an error, not memory
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,12 @@ class Section:
         if text is None:
             raise PosezooError(f"darknet [{self.kind}] needs '{option}'")
         try:
-            return [int(number) for number in text.split(",")]
+            numbers = [int(number) for number in text.split(",")]
         except ValueError:
-            raise PosezooError(f"darknet [{self.kind}]: {option} must be whole numbers, not '{text}'") from None
+            numbers = []
+        if not numbers or not all(abs(number) <= _GREATEST for number in numbers):
+            raise PosezooError(f"darknet [{self.kind}]: {option} must be whole numbers, not '{text[:60]}'")
+        return numbers
 
     def integer(self, option: str, default: str | None = None) -> int:
         """An option that is one whole number."""
@@ -174,6 +179,10 @@ def _convolutional(section: Section, made: _Made, inputs: int, stride: int) -> _
         raise unknown_name("darknet activation", name, ACTIVATIONS)
     if min(filters, size, step) < 1 or size % 2 == 0 or (size > 1 and section.integer("pad", "0") != 1):
         raise PosezooError("darknet [convolutional]: filters, size and stride are positive, size is odd, pad=1")
+    if inputs * filters * size**2 > _LARGEST:
+        raise PosezooError(
+            f"darknet [convolutional]: {filters} filters of {size}x{size} over {inputs} channels is too large"
+        )
     if section.integer("batch_normalize", "0"):
         return ConvNorm(inputs, filters, size, step, act=ACTIVATIONS[name]()), filters, stride * step
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -251,6 +260,8 @@ class Darknet(nn.Module):
         channels, stride, sections = 3, 1, list(sections)
         if sections and sections[0].kind in ("net", "network"):
             channels = sections.pop(0).integer("channels", "3")
+        if channels < 1:
+            raise PosezooError(f"darknet [net]: channels must be positive, not {channels}")
         made = _Made([], [])
         layers: list[nn.Module] = []
         for section in sections:
