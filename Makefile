@@ -1,14 +1,16 @@
-# demo, test, test-slow, lint. Two environments: .venv holds the core install alone, as a user gets it;
-# .venv-dev holds an editable install with the tools. Each is made once, and again when its inputs change.
+# demo, test, test-slow, lint, docs. Three environments: .venv holds the core install alone, as a user gets it;
+# .venv-dev holds an editable install with the tools, .venv-docs what the documentation is made with. Each is made once,
+# and again when its inputs change.
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 CORE := .venv/installed
 DEV := .venv-dev/installed
+DOCS := .venv-docs/installed
 PACKAGE := $(shell find src/posezoo -type f -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format clean python-version
+.PHONY: help demo test test-slow lint format docs clean python-version
 
 help:
 	@echo "make demo       keypoints on the photographs in examples/, offline, from the core install alone"
@@ -16,6 +18,7 @@ help:
 	@echo "make test-slow  the tests left out of it because they take longer"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     ruff, mending what it can"
+	@echo "make docs       the documentation as pages, in site/"
 	@echo "make clean      remove the environments and the demo's output"
 	@echo "Another Python: make test PYTHON=python3.12"
 
@@ -35,6 +38,11 @@ $(DEV): pyproject.toml constraints.txt | python-version
 	test -x .venv-dev/bin/pip || $(PYTHON) -m venv --clear .venv-dev
 	.venv-dev/bin/pip install --quiet -c constraints.txt -e '.[dev]'
 	.venv-dev/bin/pip install --quiet -c constraints.txt --no-deps trackeval scipy tabulate pillow
+	@touch $@
+
+$(DOCS): pyproject.toml constraints.txt | python-version
+	test -x .venv-docs/bin/pip || $(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@
 
 demo: $(CORE)
@@ -57,5 +65,10 @@ format: $(DEV)
 	.venv-dev/bin/ruff check --fix .
 	.venv-dev/bin/ruff format .
 
+# the variable keeps the theme's advertisement for its successor off the terminal
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "Open site/index.html."
+
 clean:
-	rm -rf .venv .venv-dev demo-output
+	rm -rf .venv .venv-dev .venv-docs demo-output site

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import typer
 
-from posezoo.bench import entrants, machine, measure, stages
+from posezoo.bench import entrants, machine, measure
 from posezoo.bench.measure import Contestant, Memory, Sample, Timing, race, time_call
 from posezoo.bench.rows import Row, Stage, read_csv, write_csv
 from posezoo.bench.run import MOST_OPEN, Request, _groups

@@ -160,36 +160,6 @@ def test_make_targets_exist(document: str) -> None:
     assert used - targets == set()
 
 
-def test_commands_of_the_readme_exist(tmp_path: Path) -> None:
-    code = (
-        "import typer.main\nfrom posezoo.cli import app\n"
-        "def show(name, command):\n"
-        "    for sub, part in getattr(command, 'commands', {}).items(): show(f'{name} {sub}'.strip(), part)\n"
-        "    print(name.replace(' ', '/'), *[o for p in command.params for o in p.opts])\n"
-        "show('', typer.main.get_command(app))"
-    )
-    printed = run_python(code, tmp_path).splitlines()
-    options = {line.split(" ")[0]: set(line.split(" ")[1:]) for line in printed}
-    text = "\n".join(code_blocks(text_of("README.md"))).replace("\\\n", " ")
-    used = [line.partition("#")[0].split() for line in text.splitlines() if line.startswith("posezoo ")]
-    assert len(used) > 5
-    for _, command, *words in used:
-        path = f"{command}/{words[0]}" if words and f"{command}/{words[0]}" in options else command
-        assert path in options
-        assert {w for w in words if re.match("--?[a-z]", w)} <= options[path]
-
-
-def test_python_of_the_readme_runs(tmp_path: Path) -> None:
-    """The first code a newcomer copies works, and prints what the comment behind its print says."""
-    if not (PACKAGE / "zoo" / "embedded" / "pose.onnx").is_file():
-        pytest.skip("the embedded weights are not in this tree")
-    (code,) = code_blocks(text_of("README.md"), "python")
-    (promised,) = re.findall(r"^print\(.*\)  # ([^:\n]+)", code, re.M)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    assert run_python(code, tmp_path).strip() == promised
-    assert (tmp_path / "poses.jpg").stat().st_size > 10_000
-
-
 @pytest.mark.parametrize("document", [*DOCUMENTS, "examples/README.md"])
 def test_files_named_in_documents_exist(document: str) -> None:
     here = (ROOT / document).parent

@@ -75,7 +75,8 @@ class Tracker:
         Args:
             skeleton: the joints of all poses to come.
             sure: the score of a pose (its box's times the mean of its joints') from which on it is surely somebody.
-            max_age_s: how long somebody may be away, in seconds, and keep the id.
+            max_age_s: how long somebody may be away, in seconds of frames, and keep the id; a pause without frames does
+                not count.
             hits: how many frames in a row a doubtful pose must be found in to get an id.
             fps: frames a second, where a frame does not say its time.
             joint_score: joints that score no more than this do not count.

@@ -24,7 +24,8 @@ def side_by_side(
     """Both pictures in one, as large as they are; one that is lower lies in the middle of the height.
 
     Args:
-        left_rgb, right_rgb: (H, W, 3) uint8.
+        left_rgb: (H, W, 3) uint8.
+        right_rgb: (H, W, 3) uint8.
         titles: a word on each, at its top left corner.
         gap: columns between them.
         theme: the ground between and around them is its outline's colour.

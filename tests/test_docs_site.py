@@ -1,0 +1,125 @@
+"""The site made of docs/: its generated tables are whole, and nothing of it is read from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import posezoo
+from posezoo.data.catalog import list_datasets
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def hook() -> ModuleType:
+    spec: Any = importlib.util.spec_from_file_location("docs_hook", ROOT / "scripts" / "docs_hook.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["docs_hook"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows_of(table: str) -> list[list[str]]:
+    rows = re.findall(r"<tr>(<td.*?)</tr>", table)
+    return [[re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", row)] for row in rows]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES)
+
+
+def test_every_table_is_made(hook: ModuleType) -> None:
+    used = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        used |= {name for name, _ in re.findall(r"<!-- table: (\w+)(.*?) -->", text)}
+        assert "<!-- table" not in hook.on_page_markdown(text), page.name
+    assert used == set(hook.TABLES)
+
+
+def test_every_command_is_in_the_reference() -> None:
+    import typer.main
+
+    from posezoo import cli
+
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    app: Any = typer.main.get_command(cli.app)
+    for name, command in app.commands.items():
+        for path in [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]:
+            assert f"## posezoo {path}\n\n<!-- table: options {path} -->" in text
+
+
+def test_zoo_page_has_every_model_and_keeps_claims_apart(hook: ModuleType) -> None:
+    every = [*posezoo.list_models(), *posezoo.zoo.list_models(task="detection")]
+    assert [row[0] for row in rows_of(hook.zoo_models())] == every
+    claims = [score for name in posezoo.list_models() for score in posezoo.get_entry(name).claimed]
+    speeds = sum(len(score.metrics) for score in claims if score.unit not in ("percent", "fraction"))
+    accuracies = sum(score.unit in ("percent", "fraction") for score in claims)
+    assert len(rows_of(hook.zoo_claimed())) == speeds + accuracies > 100
+    measured = [score for name in every for score in posezoo.get_entry(name).measured]
+    assert len(rows_of(hook.zoo_measured())) == len(measured) > 0
+    for score in measured:
+        assert score.protocol not in hook.zoo_claimed()
+
+
+def test_claims_sort_by_value_and_show_what_was_printed(hook: ModuleType) -> None:
+    cells = re.findall(r'data-value="([\d.]+)">([\d.]+)</td>', hook.zoo_claimed())
+    assert {round(float(value) / float(shown), 6) for value, shown in cells if float(shown) > 0} == {1, 100}
+
+
+@pytest.mark.parametrize("name", ["datasets", "protocols", "layouts"])
+def test_reference_has_every_dataset(hook: ModuleType, name: str) -> None:
+    made: Callable[[], str] = hook.TABLES[name]
+    assert [dataset for dataset in list_datasets() if dataset not in made()] == []
+
+
+def test_results_are_all_there(hook: ModuleType) -> None:
+    text = hook.results()
+    for file in (ROOT / "results").glob("*.csv"):
+        assert f"{{ #{file.stem} }}" in text and f"`results/{file.name}`" in text
+
+
+def test_cost_of_a_batch_grows_in_proportion(hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = "way,worker seconds a picture,bytes read a picture,bytes written a picture"
+    (tmp_path / "batch_throughput.csv").write_text(f"{columns}\nbatch,0.36,100000,500\n", encoding="utf-8")
+    monkeypatch.setattr(hook, "RESULTS", tmp_path)
+    million, billion = rows_of(hook.batch_cost())
+    assert million == ["batch", "10^6", "100", "0.1", "100", "0.5"]
+    assert billion == ["batch", "10^9", "100,000", "65.1", "100,000", "500.0"]
+
+
+def test_what_is_for_the_tests_is_not_shown(hook: ModuleType) -> None:
+    shown = hook.on_page_markdown("```console no-run: needs a camera\n$ a\n```\n\n   ```python\n   b\n   ```\n")
+    assert shown == "```console\n$ a\n```\n\n   ```python\n   b\n   ```\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_site_is_built_and_needs_no_other(tmp_path: Path) -> None:
+    for module in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(module, reason="needs the extra docs")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=True)
+    config.plugins.on_startup(command="build", dirty=False)
+    build(config)
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)  # and the page for what is not found
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"?([^\"\s>]+)", text)
+        assert loaded and not [address for address in loaded if re.match(r"(https?:)?//", address)], page.name
+        for address in loaded:
+            if not address.startswith(("#", "data:", "/")):
+                assert (page.parent / address.partition("?")[0]).resolve().exists(), f"{page.name}: {address}"
