@@ -75,26 +75,51 @@ def estimate_files(
 def _estimate(
     estimator: Estimator, pictures: Iterable[tuple[Picture | PosezooError, BoxesLike]], look_ahead: int
 ) -> Iterator[Found]:
-    """The estimator sees the readable pictures only; the others take their places again among what it found."""
-    waiting: deque[Picture | PosezooError] = deque()
+    found = estimate_some(estimator, pictures, lambda each: _readable(each[0]), look_ahead, lambda each: each[1])
+    for (picture, _), poses in found:
+        yield Found(_readable(picture), picture if poses is None else poses)  # type: ignore[arg-type]
+
+
+def _readable(picture: Picture | PosezooError) -> Picture | None:
+    return picture if isinstance(picture, Picture) else None
+
+
+def estimate_some(
+    estimator: Estimator,
+    items: Iterable[_Given],
+    picture_of: Callable[[_Given], Picture | None],
+    look_ahead: int,
+    boxes_of: Callable[[_Given], BoxesLike] | None = None,
+) -> Iterator[tuple[_Given, Poses | None]]:
+    """Every item in its order, with the people of its picture; None where it has no picture.
+
+    Args:
+        estimator: sees the pictures only.
+        items: any number of them.
+        picture_of: gives the picture of an item.
+        look_ahead: how many pictures are to share batches, see `Estimator.stream`.
+        boxes_of: gives the (N, 4) boxes of an item that has a picture, or None to run the detector.
+    """
+    waiting: deque[_Given] = deque()
     given: deque[BoxesLike] = deque()
 
-    def readable() -> Iterator[Picture]:
-        for picture, boxes in pictures:
-            waiting.append(picture)
-            if isinstance(picture, Picture):
-                given.append(boxes)
+    def pictures() -> Iterator[Picture]:
+        for item in items:
+            waiting.append(item)
+            picture = picture_of(item)
+            if picture is not None:
+                given.append(None if boxes_of is None else boxes_of(item))
                 yield picture
 
-    def unreadable() -> Iterator[Found]:
-        while waiting and isinstance(waiting[0], PosezooError):
-            yield Found(None, waiting.popleft())  # type: ignore[arg-type]
+    def without() -> Iterator[tuple[_Given, None]]:
+        while waiting and picture_of(waiting[0]) is None:
+            yield waiting.popleft(), None
 
     boxes = (given.popleft() for _ in repeat(None))  # those of a picture are asked for right after it
-    for poses in estimator.stream(readable(), boxes, look_ahead):
-        yield from unreadable()
-        yield Found(waiting.popleft(), poses)  # type: ignore[arg-type]
-    yield from unreadable()
+    for poses in estimator.stream(pictures(), boxes, look_ahead):
+        yield from without()
+        yield waiting.popleft(), poses
+    yield from without()
 
 
 class Feed(Iterator[Frame]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from posezoo.media.ahead import Ahead, one_opencv_thread
 from posezoo.media.images import Encoded, Picture, open_image
 from posezoo.predict.follow import Keep
 from posezoo.predict.request import Request
-from posezoo.stream import MOST_AHEAD
+from posezoo.stream import MOST_AHEAD, estimate_some
 
 if TYPE_CHECKING:
     from posezoo.types import Poses
@@ -107,19 +106,6 @@ def do_part(part: Part, job: Job, estimator: Estimator) -> Counts:
 def _estimate(part: Part, settings: Settings, estimator: Estimator) -> Iterator[tuple[Entry, Poses | None, int]]:
     """Every entry in order, with its people where it could be read, and the bytes that were read for it."""
     ahead = min(max(estimator.batch_size, 8), MOST_AHEAD)
-    waiting: deque[tuple[Entry, int]] = deque()
-
-    def readable(entries: Iterator[tuple[Entry, int]]) -> Iterator[Picture]:
-        for entry, nbytes in entries:
-            waiting.append((entry, nbytes))
-            if isinstance(entry.data, Picture):
-                yield entry.data
-
-    def unreadable() -> Iterator[tuple[Entry, None, int]]:
-        while waiting and isinstance(waiting[0][0].data, PosezooError):
-            entry, nbytes = waiting.popleft()
-            yield entry, None, nbytes
-
     entries = (entry for item in part.items for entry in read_item(item, settings.every, settings.column))
     opening = partial(_open, max_megapixels=settings.max_megapixels)
     with (
@@ -127,11 +113,13 @@ def _estimate(part: Part, settings: Settings, estimator: Estimator) -> Iterator[
         Ahead(opening, entries, _weight, most=2 * ahead) as opened,
         Ahead(_decode, opened, lambda pair: _weight(pair[0]), most=2 * ahead) as pictures,
     ):
-        for poses in estimator.stream(readable(pictures), look_ahead=ahead):
-            yield from unreadable()
-            entry, nbytes = waiting.popleft()
+        for (entry, nbytes), poses in estimate_some(estimator, pictures, _picture, ahead):
             yield entry, poses, nbytes
-        yield from unreadable()
+
+
+def _picture(pair: tuple[Entry, int]) -> Picture | None:
+    data = pair[0].data
+    return data if isinstance(data, Picture) else None
 
 
 def _open(entry: Entry, max_megapixels: float | None) -> tuple[Entry, int]:
