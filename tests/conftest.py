@@ -10,6 +10,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+# OpenCV asks for it once, when a test's own clip is made as well as when the command reads one
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
