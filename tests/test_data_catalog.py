@@ -427,7 +427,12 @@ def test_a_file_without_people_is_empty_people(tmp_path: Path) -> None:
 # --- what lies in a folder
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+CHECKED = ("coco", "mpii", "jhmdb", "posetrack18")  # an owner's layout of each kind; the others are the slow ones
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in CHECKED else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLES]
+)
 def test_check_of_a_sample(shared: Path, name: str, tmp_path: Path) -> None:
     folder, split, _, count, labelled, _ = SAMPLES[name]
     report = check_dataset(name, shared / "samples" / folder, draw=tmp_path / "sheet.png")

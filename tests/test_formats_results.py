@@ -87,6 +87,14 @@ def test_any_result_comes_back(tmp_path_factory: pytest.TempPathFactory, chosen:
 
 
 @every_format
+def test_a_picture_whose_name_starts_with_a_dot(tmp_path: Path, chosen: Format) -> None:
+    poses = Poses(np.full((1, 17, 2), 50), np.full((1, 17), 0.5), [[0, 0, 99, 99]], [0.9], get_skeleton("coco17"))
+    (path,) = write(chosen.name, tmp_path / "out", [Result(poses, ".x.jpg")], poses.skeleton)
+    (back,) = read_results(path, chosen.name, poses.skeleton)
+    assert len(back.poses) == 1
+
+
+@every_format
 def test_no_image_at_all(tmp_path: Path, chosen: Format) -> None:
     (path,) = write(chosen.name, tmp_path / "out", [])
     if chosen.each:

@@ -29,7 +29,7 @@ def output_of(proto: object, planes: np.ndarray) -> np.ndarray:
     return dict(tensors(proto)(planes))["heatmaps"]
 
 
-@pytest.mark.parametrize(("size", "padding", "more"), [(4, 1, 0), (3, 1, 1), (2, 0, 0), (3, 1, 0)])
+@pytest.mark.parametrize(("size", "padding", "more"), [(4, 1, 0), (3, 1, 0)])
 def test_the_same_numbers_with_fewer_moves(size: int, padding: int, more: int) -> None:
     up = nn.ConvTranspose2d(3, 8, size, 2, padding, more)
     before = graph_of(up, nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1))

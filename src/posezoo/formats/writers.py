@@ -213,7 +213,8 @@ class FileEach(ResultWriter):
 class FileNames:
     """What to call the file of each result: the stem of its picture; where several share one, the later get -2, -3, ...
 
-    Frames of a video have its stem and their number in twelve digits, as OpenPose calls them. Case does not tell names
+    Frames of a video have its stem and their number in twelve digits, as OpenPose calls them. No name starts with a dot:
+    hidden files are not read back. Case does not tell names
     apart, since it does not on every file system.
     """
 
@@ -224,7 +225,7 @@ class FileNames:
 
     def __call__(self, record: Result) -> str:
         """The name, without suffix."""
-        stem = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", PurePath(record.image).stem) or "image"
+        stem = re.sub(r'^\.|[\x00-\x1f<>:"/\\|?*]', "_", PurePath(record.image).stem) or "image"
         if self._video and record.frame is not None:
             return f"{stem}_{record.frame:012d}"
         name, count = stem, 1
