@@ -213,9 +213,8 @@ class FileEach(ResultWriter):
 class FileNames:
     """What to call the file of each result: the stem of its picture; where several share one, the later get -2, -3, ...
 
-    Frames of a video have its stem and their number in twelve digits, as OpenPose calls them. No name starts with a dot:
-    hidden files are not read back. Case does not tell names
-    apart, since it does not on every file system.
+    Frames of a video have its stem and their number in twelve digits, as OpenPose calls them. No name starts with a
+    dot, since hidden files are not read back. Case does not tell names apart, since it does not on every file system.
     """
 
     def __init__(self, video: bool) -> None:
