@@ -197,7 +197,7 @@ def test_flags_that_make_no_sense_say_so_once(run: Any, pictures: list[str], tmp
         (["--indir", "in", "--detector", "tracker"], "give --pose_track"),
         (["--indir", "in", "--detector", "yolox-x"], "--detector yolox-x.onnx"),
         (["--indir", "in", "--detfile", "gone.json"], "no such boxes file: gone.json"),
-        (["--list", "gone.txt"], "cannot read the list gone.txt: No such file"),
+        (["--list", "gone.txt"], "cannot read gone.txt: No such file"),
         (["--video", "gone.mp4"], "no such file: gone.mp4"),
     ],
 )

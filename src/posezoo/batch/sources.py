@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from posezoo.errors import PosezooError, require
 from posezoo.media.headers import sniff
 from posezoo.media.images import SUFFIXES, _natural, _similar
+from posezoo.media.sources import list_entries
 
 PICTURE, VIDEO, TAR, PARQUET = "picture", "video", "tar", "parquet"
 KINDS: dict[str, str] = {
@@ -129,17 +130,9 @@ def _kind(path: Path) -> str:
 
 def _read_list(path: Path) -> list[Item]:
     """The files that a list names: a path, folder or glob a line, from the list's folder or the present one."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise PosezooError(f"cannot read {path}: a list is a text file (UTF-8) with a path a line") from None
-    except OSError as err:
-        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
-    entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not entries:
-        raise PosezooError(f"the list {path} has no entries; it needs a path a line")
     found: list[Item] = []
     usable = False
+    entries = list_entries(path)
     for entry in entries:
         beside = path.parent / Path(entry).expanduser()
         given = os.fspath(beside) if beside.exists() or glob.has_magic(entry) else entry

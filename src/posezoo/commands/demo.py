@@ -167,18 +167,12 @@ def _sources(indir: str, list_file: str, image: str, video: str, webcam: int) ->
 
 def _listed(path: Path, indir: str) -> list[str]:
     """The pictures of a list: as they are named, or in the folder given, or in that of the list."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as err:
-        raise PosezooError(
-            f"cannot read the list {path}: {getattr(err, 'strerror', None) or 'it is no text'}"
-        ) from None
-    if not lines:
-        raise PosezooError(f"the list {path} has no entries; it needs a path a line")
+    from posezoo.media.sources import list_entries
+
     places = [Path(), Path(indir) if indir else path.parent]
-    return [
-        str(next((place / line for place in places if (place / line).exists()), places[-1] / line)) for line in lines
-    ]
+    entries = list_entries(path)
+    found = (next((place / entry for place in places if (place / entry).exists()), None) for entry in entries)
+    return [str(each or places[-1] / entry) for each, entry in zip(found, entries, strict=True)]
 
 
 def _model(cfg: str | None, checkpoint: str | None) -> tuple[str, str | None]:

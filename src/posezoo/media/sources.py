@@ -370,11 +370,11 @@ def _is_animated(data: bytes) -> bool:
     return len(re.findall(rb"\x21\xf9\x04....\x00[\x2c\x21]", data, re.DOTALL)) > 1
 
 
-def read_list(path: Path) -> tuple[list[Path], list[Failure]]:
-    """The pictures that a list file names, each once, and the entries that name none.
+def list_entries(path: Path) -> list[str]:
+    """What a list file has on its lines, but for empty ones and # comments.
 
     Raises:
-        PosezooError: the file cannot be read, is not text, or not one of its entries exists.
+        PosezooError: the file cannot be read, is not text, or is empty.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -385,8 +385,18 @@ def read_list(path: Path) -> tuple[list[Path], list[Failure]]:
     entries = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not entries:
         raise PosezooError(f"the list {path} has no entries; it needs a path a line")
+    return entries
+
+
+def read_list(path: Path) -> tuple[list[Path], list[Failure]]:
+    """The pictures that a list file names, each once, and the entries that name none.
+
+    Raises:
+        PosezooError: the file cannot be read, is not text, or not one of its entries exists.
+    """
     found: dict[Path, Path] = {}
     failed: list[Failure] = []
+    entries = list_entries(path)
     for entry in entries:
         beside = path.parent / Path(entry).expanduser()
         try:
