@@ -130,6 +130,7 @@ def test_core_asks_for_no_torch() -> None:
             "requests",
             "filelock",
             "hotcoco",
+            "packaging",
             "tomli",
         )
     }

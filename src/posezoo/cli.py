@@ -12,6 +12,7 @@ from posezoo.commands import (
     benchmark,
     convert_results,
     demo,
+    doctor,
     evaluate,
     export,
     predict,
@@ -68,6 +69,7 @@ app.command("export")(export.export_command)
 app.command("quantize")(quantize.quantize_command)
 app.command("benchmark")(benchmark.benchmark_command)
 app.command("serve")(serve.serve_command)
+app.command("doctor")(doctor.doctor_command)
 app.command("convert-results")(convert_results.convert_results_command)
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ __all__ = [
     "default_threads",
     "describe",
     "is_network_file",
+    "onnx_has_cuda",
     "open_onnx",
     "open_openvino",
     "open_runtime",
