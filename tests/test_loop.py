@@ -489,6 +489,8 @@ def run_in_place(place: dict[str, str], recipe: Path, overrides: list[str]) -> N
 
 def test_two_processes_learn_what_one_does(tmp_path: Path, uneven_recipe: Path, in_one_pass: Path) -> None:
     overrides = [*SHARED, folder_is(tmp_path)]
+    if not torch.cuda.is_available():
+        overrides.append("run.device='auto'")  # there is but the CPU: they are to find out, and to find each other
     assert apart([partial(run_in_place, place, uneven_recipe, overrides) for place in places(2)]) == [0, 0]
     one, two = state_of(in_one_pass), state_of(tmp_path)
     assert len(two["random"]) == 2 and two["step"] == one["step"] == 3

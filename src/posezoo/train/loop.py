@@ -118,7 +118,9 @@ class _Run:
     def __init__(self, recipe: Recipe, resume: bool, interrupts: Interrupts):
         self.recipe, self.folder, self.interrupts = recipe, recipe.run.folder, interrupts
         patience = InitProcessGroupKwargs(timeout=_PATIENCE)
-        self.accelerator = Accelerator(cpu=recipe.run.device == "cpu", mixed_precision="no", kwargs_handlers=[patience])
+        # without a GPU, accelerate joins several processes only if it is told that there is none
+        cpu = recipe.run.device == "cpu" or not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[patience])
         self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
         self.task = make_task(recipe)
         self.samples = len(self.task.dataset)
