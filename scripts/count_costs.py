@@ -20,7 +20,7 @@ def main() -> None:
     for entry in map(get_entry, (name for task in TASKS for name in list_models(task=task))):
         joints = len(get_skeleton(entry.skeleton).joints) if entry.skeleton else 0
         cost = counted(entry.arch, joints, entry.input_size_wh)
-        row = f"params = {cost.params}, macs = {cost.macs}, summary_macs = {cost.summary_macs}"
+        row = f"params = {cost.params}, macs = {cost.macs}, summary_macs = {cost.summary_macs}, arrays = {cost.arrays}"
         lines.append(f'"{entry.name}" = {{ {row} }}\n')
     write_atomic(PATH, "".join(lines).encode())
     print(f"{len(lines) - 1} entries -> {PATH}")

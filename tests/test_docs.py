@@ -125,9 +125,12 @@ def test_commands_fit(name: str) -> None:
                 fit(line, block.where)
 
 
+COMMAND: Any = typer.main.get_command(cli.app)
+
+
 def fit(line: str, where: str = "") -> None:
     """Have the command line's own parser take it, options, values and number of arguments, without running it."""
-    command: Any = typer.main.get_command(cli.app)
+    command = COMMAND
     _, *words = shlex.split(line, comments=True)
     while hasattr(command, "commands"):
         assert words and words[0] in command.commands, f"{where}: no such command: {line}"

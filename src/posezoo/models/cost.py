@@ -36,4 +36,5 @@ def count_cost(arch: str, joints: int, size_wh: Sequence[int]) -> Cost:
     for hook in hooks:
         hook.remove()
     params = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Cost(params, counter.get_total_flops() // 2, summary)
+    arrays = sum(not key.endswith("num_batches_tracked") for key in model.state_dict())
+    return Cost(params, counter.get_total_flops() // 2, summary, arrays)

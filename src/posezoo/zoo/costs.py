@@ -24,11 +24,13 @@ class Cost:
         macs: multiply-adds of convolutions and matrix products.
         summary_macs: the same as HRNet's model summary counts them, so that its "GFLOPs" can be compared: convolutions
             and linear layers only, and a deconvolution as if its whole kernel worked at every output pixel.
+        arrays: arrays in its checkpoint, but for BatchNorm's counters.
     """
 
     params: int
     macs: int
     summary_macs: int
+    arrays: int
 
     @property
     def gmacs(self) -> float:
@@ -49,3 +51,9 @@ def _costs() -> dict[str, Cost]:
 def get_cost(entry: Entry) -> Cost | None:
     """An entry's cost, or None for one that is not in the file (one that was added since)."""
     return _costs().get(entry.name)
+
+
+@cache
+def arrays_of_archs() -> dict[str, int]:
+    """The `Cost.arrays` of each architecture that an entry has: those of its entries are the same."""
+    return {name.rpartition(".")[0]: cost.arrays for name, cost in _costs().items()}

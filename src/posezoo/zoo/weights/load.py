@@ -228,14 +228,17 @@ def fitting(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
     """Every (architecture, joints) that takes just these arrays; joints is 0 for a detector."""
     from posezoo.models.build import ARCHS, outline
     from posezoo.models.darknet import ARCHS as DARKNETS
+    from posezoo.zoo.costs import arrays_of_archs
 
     arrays, layout = checkpoint.arrays, checkpoint.layout
     if layout is darknet.UNNAMED:
         numbers = arrays[darknet.NUMBERS]
         yield from ((arch, 0) for arch in DARKNETS if not darknet.problem(numbers, outline(arch, 0)))
         return
-    count = sum(not key.endswith(_COUNTER) for key in arrays)
+    count, counts = sum(not key.endswith(_COUNTER) for key in arrays), arrays_of_archs()
     for arch in ARCHS:
+        if counts.get(arch, count) != count:
+            continue  # known without building it, which takes long for all
         model = outline(arch, 17)
         state = model.state_dict()
         wanted = {key for key in state if not key.endswith(_COUNTER)}
