@@ -17,7 +17,7 @@ from posezoo.serve import catalogue
 PAGE = REPOSITORY / "src" / "posezoo" / "serve" / "page"
 KINDS = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript"}
 POLICY = "default-src 'self'; img-src 'self' blob: data:; media-src blob:"
-EMBEDDED = "mobile_pose_fpn_1.75.embedded_192x160"
+EMBEDDED = "mobile_pose_fpn_1.75.embedded_256x192"
 LOADED = (EMBEDDED, "pose_hrnet_w32.hrnet_coco_256x192")
 
 

@@ -19,7 +19,7 @@ from posezoo.zoo import get_entry
 
 RESNET = "simple_pose_resnet50_v1b.gluoncv_coco_256x192"
 HRNET = "pose_hrnet_w32.hrnet_coco_256x192"
-EMBEDDED = "mobile_pose_fpn_1.75.embedded_192x160"
+EMBEDDED = "mobile_pose_fpn_1.75.embedded_256x192"
 HALPE = "fastpose_resnet50_wide.alphapose_halpe136_256x192"
 
 

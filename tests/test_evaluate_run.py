@@ -393,7 +393,7 @@ def two_photographs(shared, tmp_path):
 def test_the_embedded_network_on_two_photographs(two_photographs):
     """Equal to the estimator called picture by picture, whatever the batch."""
     report = run("embedded", two_photographs, batch_size=3, runtime="onnx", device="cpu")
-    assert report.model == "mobile_pose_fpn_1.75.embedded_192x160"
+    assert report.model == "mobile_pose_fpn_1.75.embedded_256x192"
     found = predictions(two_photographs)
     people = read_dataset("coco", two_photographs.annotations, two_photographs.images)
     estimator, wanted = Estimator("embedded", detector=None, runtime="onnx", device="cpu"), []

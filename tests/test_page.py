@@ -19,6 +19,7 @@ from page_fixtures import astronaut, browser, running, server, tab
 from page_server import EMBEDDED, PAGE, PageServer
 from posezoo.draw import DEFAULT
 from posezoo.formats.posezoo import from_json
+from posezoo.predict import MIN_SCORE
 from posezoo.skeletons import COLORS, get_skeleton
 
 LEFT, RIGHT = (38, 166, 255), (255, 122, 48)
@@ -138,7 +139,7 @@ def test_json_can_be_read_back(tab: Tab, server: PageServer, tmp_path: Path) -> 
     assert waiting.value.suggested_filename == "astronaut.json"
     waiting.value.save_as(tmp_path / "a.json")
     result = from_json(tmp_path / "a.json")
-    people = [person for person in server.answer["results"][0]["people"] if person["score"] >= 0.18]
+    people = [person for person in server.answer["results"][0]["people"] if person["score"] >= MIN_SCORE]
     assert len(result.poses) == len(people) == 2
     assert result.size_wh == (512, 512)
     np.testing.assert_allclose(result.poses.keypoints_xy[0], np.array(people[0]["keypoints"])[:, :2], atol=1e-4)

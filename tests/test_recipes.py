@@ -91,7 +91,7 @@ def test_every_recipe_is_of_its_name_and_of_a_network_that_can_be_built() -> Non
     pytest.importorskip("torch")
     from posezoo.models.build import ARCHS
 
-    assert {"embedded_pose", "embedded_pose_tune", "embedded_detector"} < set(list_rows())
+    assert {"embedded_pose", "embedded_pose_tune", "embedded_pose_large", "embedded_detector"} < set(list_rows())
     for name in list_rows():
         recipe = load_recipe(name)
         assert (recipe.name, recipe.run.folder) == (name, Path("runs") / name)

@@ -101,12 +101,12 @@ def test_compiling_does_not_spoil_norms_behind_transposed_convolutions(monkeypat
 def test_batches_of_any_size_and_of_none(runtime: str) -> None:
     pytest.importorskip(NEEDS.get(runtime, "onnxruntime"))
     opened = open_runtime(get_entry("embedded"), runtime, "cpu", 1)
-    crops = np.random.default_rng(0).uniform(-1, 1, (3, 3, 192, 160)).astype(np.float32)
+    crops = np.random.default_rng(0).uniform(-1, 1, (3, 3, 256, 192)).astype(np.float32)
     together = opened(crops)[0]
-    assert together.shape == (3, 17, 48, 40) and together.dtype == np.float32
+    assert together.shape == (3, 17, 64, 48) and together.dtype == np.float32
     for size in (1, 2):
         np.testing.assert_allclose(opened(crops[:size])[0], together[:size], atol=2e-5)
-    assert opened(crops[:0])[0].shape == (0, 17, 48, 40)
+    assert opened(crops[:0])[0].shape == (0, 17, 64, 48)
     assert np.abs(together - opened(crops * 1.0)[0]).max() == 0  # and nothing was overwritten
     for wrong in (crops[:, :2], crops[0]):
         with pytest.raises(PosezooError, match="refused an input of shape"):
@@ -116,7 +116,7 @@ def test_batches_of_any_size_and_of_none(runtime: str) -> None:
 def test_openvino_refuses_what_it_would_silently_not_compute() -> None:
     pytest.importorskip("openvino")
     opened = open_runtime(get_entry("embedded"), "openvino", "cpu", 1)
-    for wrong in (np.zeros((1, 3, 100, 160), np.float32), np.zeros((1, 3, 192, 160), np.uint8)):
+    for wrong in (np.zeros((1, 3, 100, 192), np.float32), np.zeros((1, 3, 256, 192), np.uint8)):
         with pytest.raises(PosezooError, match=r"refused an input of shape .*: it wants"):
             opened(wrong)
 

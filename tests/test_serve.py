@@ -27,6 +27,7 @@ from posezoo.estimator import Estimator
 from posezoo.formats.posezoo import to_table
 from posezoo.formats.result import Result
 from posezoo.media.images import read_image
+from posezoo.predict import MIN_SCORE
 from posezoo.serve.app import create_app
 from posezoo.serve.refusals import STATUS, Refusal
 from posezoo.serve.settings import Settings
@@ -588,7 +589,7 @@ def test_the_same_numbers_as_the_estimator(real: TestClient) -> None:
     for name, result in zip(names, answer["results"], strict=True):
         image = read_image(EXAMPLES / name)
         poses = estimator(image)
-        poses = poses[rescore(poses.box_scores, poses.scores) >= 0.18]
+        poses = poses[rescore(poses.box_scores, poses.scores) >= MIN_SCORE]
         assert len(poses) >= 1
         wanted = to_table(Result(poses, name, size_wh=(image.shape[1], image.shape[0])))
         assert {key: result[key] for key in ("image", "width", "height", "people")} == {

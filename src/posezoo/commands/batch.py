@@ -44,7 +44,7 @@ def batch_command(
         str, typer.Option(help="embedded, whole (each picture is one person), or a file, as in predict.")
     ] = "embedded",
     min_score: Annotated[
-        float | None, typer.Option(help="Leave out people whose score is below this; default 0.18, 0 for given boxes.")
+        float | None, typer.Option(help="Leave out people whose score is below this; default 0.16, 0 for given boxes.")
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture: slower, better.")] = False,
     every: Annotated[int, typer.Option(help="Of a video, take the first frame and then every so many.")] = 1,

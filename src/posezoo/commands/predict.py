@@ -62,7 +62,7 @@ def predict_command(
     min_score: Annotated[
         float | None,
         typer.Option(
-            help="Leave out people whose score is below this; default 0.18, 0 for given boxes.", rich_help_panel=_WHO
+            help="Leave out people whose score is below this; default 0.16, 0 for given boxes.", rich_help_panel=_WHO
         ),
     ] = None,
     max_megapixels: Annotated[

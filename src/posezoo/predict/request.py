@@ -9,7 +9,7 @@ from pathlib import Path
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.formats import FORMATS, get_format
 
-MIN_SCORE = 0.18  # half of those whom the embedded pair finds above it in COCO photographs are people, few below it
+MIN_SCORE = 0.16  # half of those whom the embedded pair finds above it in COCO photographs are people, few below it
 FPS = 25.0  # of frames that say nothing of their time
 VIDEO_FORMATS = ("mp4", "avi", "gif")
 TRACKERS = ("boxes", "flow")

@@ -46,7 +46,7 @@ class Options(BaseModel):
     model: str | None = Field(None, description="A model that is loaded; without it, the first.")
     flip: bool = Field(False, description="Average with the mirrored picture: slower, better.")
     min_score: float | None = Field(
-        None, ge=0, le=1, description="Leave out people whose score is below it; default 0.18, 0 for given boxes."
+        None, ge=0, le=1, description="Leave out people whose score is below it; default 0.16, 0 for given boxes."
     )
     output: Literal["json", "picture"] = Field("json", description="The people, or the picture with them drawn on it.")
     boxes: str | None = Field(
