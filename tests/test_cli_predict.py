@@ -22,6 +22,7 @@ import pytest
 from posezoo import cli
 from posezoo.media import read_image, write_image
 from posezoo.media.writer import VideoWriter
+from posezoo.predict import MIN_SCORE
 from posezoo.predict.names import output_names
 from tiny_networks import detector_network, joints_of, picture, pose_network
 
@@ -464,3 +465,5 @@ def test_help_is_in_parts(run: Any) -> None:
     text = run("predict", "--help").out
     for heading in ("Arguments:", "Options:", "Who is looked for:", "What is written:", "Videos and sequences:"):
         assert f"\n{heading}\n" in text
+    for command in ("predict", "batch"):
+        assert f"default {MIN_SCORE}, 0" in " ".join(run(command, "--help").out.split())

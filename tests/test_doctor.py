@@ -95,7 +95,7 @@ def test_packages_that_lack_or_are_old(small: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor, "requirements", lambda: {**SMALL, **extra})
     found = {finding.name: finding for finding in doctor.examine()}
     assert found["video"].found == "not installed: no-such-package; pip install 'posezoo[video]'"
-    assert found["video"].problem is None
+    assert found["video"].missing and found["video"].problem is None and not found["core"].missing
     assert ">=999 is needed; pip install 'posezoo[chart]' --upgrade" in (found["chart"].problem or "")
     monkeypatch.setattr(doctor, "requirements", lambda: {"core": extra["video"]})
     found = {finding.name: finding for finding in doctor.examine()}
@@ -123,6 +123,8 @@ def test_networks_that_differ_or_do_not_run(small: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor, "AGREE", 1.0)
     monkeypatch.setattr(doctor, "RUNTIMES", {"abacus": "core"})
     assert "unknown runtime 'abacus'" in problems()["detector"]
+    monkeypatch.setattr("posezoo.deploy.runtimes.open_runtime", lambda *_: 1 / 0)
+    assert problems()["pose"] == "abacus: division by zero"
 
 
 def test_a_folder_that_cannot_take_weights(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from posezoo import __version__
-from posezoo.errors import PosezooError
 
 PATIENCE_S = 120.0  # for all packages of an extra to be imported
 AGREE = 1e-3  # how far heatmaps of two runtimes may be apart, of their range
@@ -45,11 +44,13 @@ class Finding:
         name: what, such as "torch".
         found: what is there, in a line.
         problem: what is wrong and the way out, in a line; None where nothing is.
+        missing: whether it is not installed, which is no problem where nobody needs it.
     """
 
     name: str
     found: str
     problem: str | None = None
+    missing: bool = False
 
 
 def examine() -> Iterator[Finding]:
@@ -66,7 +67,7 @@ def examine() -> Iterator[Finding]:
     work: set[str] = set()  # modules that can be imported
     for name, needs in wanted.items():
         finding = _packages(name, needs, work)
-        if not finding.problem and not finding.found.startswith("not installed"):
+        if not finding.problem and not finding.missing:
             good.add(name)
         yield finding
     yield from _clashes()
@@ -114,7 +115,7 @@ def _packages(name: str, needs: Sequence[Requirement], work: set[str]) -> Findin
     found = ", ".join(have)
     if missing:
         lacking = f"not installed: {', '.join(missing)}; {command}"
-        return Finding(name, found, lacking) if name == "core" else Finding(name, lacking)
+        return Finding(name, found, lacking) if name == "core" else Finding(name, lacking, missing=True)
     fault = f"{'; '.join(old)}; {command} --upgrade" if old else _import_fault(needs, work)
     return Finding(name, found, fault)
 
@@ -185,8 +186,8 @@ def _runtimes(names: Sequence[str]) -> Iterator[Finding]:
             try:
                 runtime = open_runtime(entry, name)
                 given = runtime(picture)
-            except PosezooError as err:
-                faults.append(f"{name}: {err}")
+            except Exception as err:  # of whatever kind: a runtime that fails is what is looked for
+                faults.append(f"{name}: {' '.join(str(err).split()) or type(err).__name__}")
                 continue
             said.append(describe(runtime))
             wanted = wanted or given

@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from posezoo import __version__
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.formats.values import numbers, parse_json
+from posezoo.predict import MIN_SCORE
 from posezoo.serve import catalogue, schema
 from posezoo.serve.gate import Gate
 from posezoo.serve.metrics import CONTENT_TYPE
@@ -46,7 +47,10 @@ class Options(BaseModel):
     model: str | None = Field(None, description="A model that is loaded; without it, the first.")
     flip: bool = Field(False, description="Average with the mirrored picture: slower, better.")
     min_score: float | None = Field(
-        None, ge=0, le=1, description="Leave out people whose score is below it; default 0.16, 0 for given boxes."
+        None,
+        ge=0,
+        le=1,
+        description=f"Leave out people whose score is below it; default {MIN_SCORE}, 0 for given boxes.",
     )
     output: Literal["json", "picture"] = Field("json", description="The people, or the picture with them drawn on it.")
     boxes: str | None = Field(
