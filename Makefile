@@ -54,7 +54,7 @@ test: $(DEV)
 	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -n auto --dist worksteal
 
 test-slow: $(DEV)
-	.venv-dev/bin/python -m pytest -m slow --timeout 1800
+	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -m slow --timeout 1800 -n auto --dist worksteal
 
 lint: $(DEV)
 	.venv-dev/bin/ruff check .
