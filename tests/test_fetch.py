@@ -1,152 +1,28 @@
 """Weights come whole and checked, or not at all: every way in which a download goes wrong, on a server of our own."""
 
+# ruff: noqa: F401, F811 -- fixtures are imported, and asked for by their names
+
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
 import os
 import struct
 import subprocess
 import sys
-import threading
-import time
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
+from fetch_fixtures import CONTENT, FILE, HALF, OTHER, Page, Server, entry_of, home, left, server, zipped
 from posezoo.errors import PosezooError
-from posezoo.zoo import Entry, Weights, get_entry
 from posezoo.zoo.fetch import fetch, split_places
 from posezoo.zoo.store import find_weights
 
-FILE = "net.params"
-CONTENT = struct.pack("<QQ", 0x112, 0) + np.random.default_rng(0).bytes(300_000)
-OTHER = struct.pack("<QQ", 0x112, 0) + np.random.default_rng(1).bytes(300_000)
-HALF = len(CONTENT) // 2
 HTML = b"<!DOCTYPE html><html><body>Quota exceeded</body></html>"
 
 
-@dataclass
-class Page:
-    """What the server has at one address."""
-
-    content: bytes = CONTENT
-    version: str | None = '"v1"'  # its ETag
-    cuts: list[int] = field(default_factory=list)  # after so many bytes the connection breaks, once each
-    ranges: bool = True
-    status: int = 200
-    location: str | None = None
-    kind: str = "application/octet-stream"
-    length: int | None = None
-    gate: threading.Event | None = None  # what follows the first half waits for it
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers.get("Range")))
-        self.server.agents.add(self.headers.get("User-Agent"))
-        page = self.server.pages.get(self.path)
-        if page is None or page.status != 200:
-            self.send_response(404 if page is None else page.status)
-            if page is not None and page.location:
-                self.send_header("Location", page.location)
-            self.end_headers()
-            return
-        start = 0
-        wanted = self.headers.get("Range")
-        if page.ranges and wanted and self.headers.get("If-Range") in (None, page.version):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(page.content):
-            self.send_response(416)
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(page.content) - 1}/{len(page.content)}")
-        if page.version:
-            self.send_header("ETag", page.version)
-        self.send_header("Content-Type", page.kind)
-        self.send_header("Content-Length", str((page.length or len(page.content)) - start))
-        self.end_headers()
-        end = page.cuts.pop(0) if page.cuts else len(page.content)
-        if page.gate is None:
-            self.wfile.write(page.content[start:end])
-        else:
-            self.wfile.write(page.content[start:HALF])
-            page.gate.wait(10)
-            self.wfile.write(page.content[HALF:end])
-
-    def log_message(self, *unused: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads, block_on_close = True, False
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.pages: dict[str, Page] = {}
-        self.asked: list[tuple[str, str | None]] = []
-        self.agents: set[str | None] = set()
-
-    def add(self, path: str, page: Page | None = None) -> str:
-        self.pages[path] = page or Page()
-        return self.url(path)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no error."""
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as found:
-        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
-        yield found
-        found.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("POSEZOO_MIRRORS", "POSEZOO_OFFLINE", "POSEZOO_TIMEOUT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("POSEZOO_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-def entry_of(*urls: str, file: str = FILE, content: bytes = CONTENT, hashed: bool = True, **fields: object) -> Entry:
-    """An entry with one file of weights, published there."""
-    tag = hashlib.sha1(content).hexdigest()[:8] if hashed else None
-    weights = Weights(file, urls, hash_tag=tag, **fields)  # type: ignore[arg-type]
-    return replace(get_entry("embedded"), name="net.test", arch="net", weights=(weights,), aliases=(), onnx=None)
-
-
-def left(home: Path) -> list[str]:
-    """What is in the folder, without lock files."""
-    return sorted(path.name for path in home.iterdir() if path.suffix != ".lock")
-
-
-def zipped(**members: bytes) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return data.getvalue()
-
-
-# what goes well
+# ---- what goes well
 
 
 def test_a_file_is_fetched_once(server: Server, home: Path) -> None:
@@ -190,7 +66,7 @@ def test_the_wanted_member_of_a_zip_and_no_other(server: Server, home: Path, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
 
 
-# mirrors
+# ---- mirrors
 
 
 def test_mirrors_come_first_and_in_order(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,182 +165,7 @@ def test_sizes_are_limits(server: Server, home: Path, monkeypatch: pytest.Monkey
     assert left(home) == []
 
 
-# broken downloads
-
-
-def test_a_broken_download_goes_on(server: Server, home: Path) -> None:
-    page = Page(cuts=[HALF, HALF + 100_000])
-    assert fetch(entry_of(server.add("/a", page))).read_bytes() == CONTENT
-    (first, second, third) = [wanted for _, wanted in server.asked]
-    assert first is None
-    assert 0 < int(second[6:-1]) <= HALF < int(third[6:-1]) <= HALF + 100_000
-    assert left(home) == [FILE]
-
-
-def test_ctrl_c_leaves_a_part_that_goes_on_later(server: Server, home: Path) -> None:
-    entry = entry_of(server.add("/a"))
-
-    def stop(done: int, total: int | None, file: str) -> None:
-        if done > HALF:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fetch(entry, progress=stop)
-    assert not (home / FILE).exists()
-    (part,) = home.glob("*.part")
-    kept = part.read_bytes()
-    assert len(kept) > HALF
-    assert CONTENT.startswith(kept)
-    # the part is of that address only
-    server.add("/b", Page(cuts=[1] * 3))
-    with pytest.raises(PosezooError, match="broke off after 0 of"):
-        fetch(entry_of(server.url("/b")))
-    seen: list[int] = []
-    assert fetch(entry, progress=lambda done, *_: seen.append(done)).read_bytes() == CONTENT
-    assert [wanted for path, wanted in server.asked if path == "/a"] == [None, f"bytes={len(kept)}-"]
-    assert seen[0] == len(kept)
-    assert left(home) == [FILE]
-
-
-@pytest.mark.parametrize(
-    ("then", "cut", "requests"),
-    [
-        (Page(OTHER, version='"v2"'), HALF, 1),
-        (Page(OTHER, version='"v1"', ranges=False), HALF, 1),
-        (Page(OTHER, version=None), HALF, 1),
-        (Page(OTHER[:200_000]), 290_000, 2),  # there is nothing at the place asked for
-    ],
-    ids=["changed", "no ranges", "no version", "shorter"],
-)
-def test_a_changed_file_is_never_joined_to_the_old_one(
-    then: Page, cut: int, requests: int, server: Server, home: Path
-) -> None:
-    with pytest.raises(PosezooError, match="broke off"):
-        fetch(entry_of(server.add("/a", Page(cuts=[cut] * 3, ranges=False)), hashed=False))
-    assert list(home.glob("*.part"))
-    server.asked.clear()
-    server.add("/a", then)
-    assert fetch(entry_of(server.url("/a"), hashed=False)).read_bytes() == then.content
-    assert left(home) == [FILE]
-    assert len(server.asked) == requests
-    assert server.asked[0][1]
-
-
-def test_a_server_that_ignores_if_range(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PosezooError, match="broke off"):
-        fetch(entry_of(server.add("/a", Page(cuts=[HALF] * 3, ranges=False)), hashed=False))
-    server.add("/a", Page(OTHER, version='"v2"'))
-    get = BaseHTTPRequestHandler.parse_request
-
-    def forget(self: Handler) -> bool:
-        done = get(self)
-        del self.headers["If-Range"]
-        return done
-
-    monkeypatch.setattr(Handler, "parse_request", forget)
-    assert fetch(entry_of(server.url("/a"), hashed=False)).read_bytes() == OTHER
-    assert [bool(wanted) for _, wanted in server.asked][-2:] == [True, False]
-
-
-def test_a_slow_server_is_not_waited_for(
-    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    gate = threading.Event()
-    request.addfinalizer(gate.set)
-    url = server.add("/slow", Page(gate=gate))
-    began = time.monotonic()
-    with pytest.raises(PosezooError, match=rf"no answer in time after \d+ of {len(CONTENT)} bytes"):
-        fetch(entry_of(url), timeout=0.2)
-    monkeypatch.setenv("POSEZOO_TIMEOUT", "0.2")
-    assert fetch(entry_of(url, server.add("/a"))).read_bytes() == CONTENT
-    assert time.monotonic() - began < 5
-    monkeypatch.setenv("POSEZOO_TIMEOUT", "soon")
-    (home / FILE).unlink()
-    with pytest.raises(PosezooError, match="positive number of seconds, not 'soon'"):
-        fetch(entry_of(url))
-
-
-class FullDisk(io.FileIO):
-    """A disk with room for 100 kB."""
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        room = 100_000 - self.tell()
-        if room <= 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().write(bytes(data[:room]))
-
-
-@pytest.mark.parametrize("suffix", ["params", "zip"])
-def test_a_full_disk(suffix: str, server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Page() if suffix == "params" else Page(zipped(**{FILE: CONTENT[:16] + bytes(10**6)}))
-    entry = entry_of(server.add(f"/net.{suffix}", page), server.add("/second"))
-    usual = Path.open
-
-    def opened(self: Path, mode: str = "r", *args: int, **kwargs: int) -> object:
-        return FullDisk(self, mode) if mode in ("wb", "ab") else usual(self, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", opened)
-    with pytest.raises(PosezooError, match=r"No space left on device; free some space, or set POSEZOO_HOME"):
-        fetch(entry)
-    assert left(home) == []  # and what there was of it is free again
-    assert len(server.asked) == 1  # another mirror would not help
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("POSEZOO_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(PosezooError, match=r"cannot use .*file.home \(POSEZOO_HOME sets another folder\)"):
-        fetch(entry_of(server.add("/a")))
-
-
-def test_folders_that_may_not_be_looked_into(
-    tmp_path: Path, server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed, usual = tmp_path / "closed", os.stat
-
-    def stat(path: str | Path, *args: object, **kwargs: object) -> object:
-        if isinstance(path, str | Path) and closed in Path(path).parents:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return usual(path, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(os, "stat", stat)
-    entry = entry_of(server.add("/a"))
-    assert fetch(entry, mirrors=[closed]).read_bytes() == CONTENT
-    monkeypatch.setenv("POSEZOO_HOME", str(closed / "home"))
-    with pytest.raises(
-        PosezooError, match=r"cannot use .*closed.home \(POSEZOO_HOME sets another folder\): Permission"
-    ):
-        fetch(entry)
-
-
-CHILD = """
-import sys, dataclasses, pathlib
-from posezoo.zoo import Weights, get_entry
-from posezoo.zoo.fetch import fetch
-marker, url = pathlib.Path(sys.argv[1]), sys.argv[2]
-entry = dataclasses.replace(get_entry("embedded"), weights=(Weights("net.params", (url,)),))
-path = fetch(entry, progress=lambda done, total, file: total or marker.write_text(file))
-print(len(path.read_bytes()))
-"""
-
-
-def test_two_processes_fetch_once(server: Server, home: Path, tmp_path: Path) -> None:
-    gate = threading.Event()
-    url = server.add("/a", Page(gate=gate))
-    marker = tmp_path / "one waits"
-    command = [sys.executable, "-c", CHILD, str(marker), url]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    until = time.monotonic() + 30
-    while not marker.exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    waited = marker.exists()
-    gate.set()
-    assert [process.communicate(timeout=30)[0].strip() for process in both] == [str(len(CONTENT))] * 2
-    assert waited
-    assert server.asked == [("/a", None)]
-
-
-# without a link
+# ---- without a link
 
 
 def test_offline_asks_nobody(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

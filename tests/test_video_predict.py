@@ -6,9 +6,6 @@ import json
 import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,92 +16,11 @@ from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
 from posezoo.formats import FORMATS, read_results
 from posezoo.media import read_image, write_image
-from posezoo.media.sources import LIVE, Frame, Source, VideoFile, open_source
-from posezoo.media.span import Span
+from posezoo.media.sources import Frame, VideoFile
 from posezoo.media.writer import VideoWriter
 from posezoo.predict import Look, Request, predict
-from posezoo.skeletons import get_skeleton
 from posezoo.types import Poses
-
-COCO = get_skeleton("coco17")
-FPS = 25.0
-
-
-class Walkers:
-    """An estimator without a network: people walk to the right, one more for each 60 grey levels of the frame."""
-
-    skeleton, batch_size, max_megapixels = COCO, 8, None
-
-    def __init__(self, before: Callable[[int], None] = lambda _: None, detector: Any = None) -> None:
-        self.before, self.detector = before, detector
-        self.seen: list[weakref.ref] = []
-        self.names: list[str] = []
-        self.chunks: list[int] = []
-
-    def stream(self, images: Any, boxes_xyxy: Any = None, look_ahead: int = 8) -> Iterator[Poses]:
-        images = iter(images)
-        while chunk := list(islice(images, look_ahead)):
-            self.chunks.append(len(chunk))
-            for picture in chunk:
-                self.before(len(self.seen))
-                if self.detector is not None:
-                    self.detector([picture.image_rgb], names=[picture.name])
-                self.seen.append(weakref.ref(picture.image_rgb))
-                self.names.append(picture.name)
-                yield walkers(round(float(picture.image_rgb.mean()) / 60), len(self.seen) - 1)
-
-
-def walkers(people: int, step: int) -> Poses:
-    rng = np.random.default_rng(3)
-    shape = rng.uniform((6, 4), (14, 40), (17, 2))
-    xy = np.stack([shape + np.array([16 * row + 0.05 * step, 0]) for row in range(people)] or [np.zeros((0, 2))])
-    xy = xy.reshape(people, 17, 2)
-    boxes = np.array([[16 * row + 4 + 0.05 * step, 2, 16 * row + 16 + 0.05 * step, 46] for row in range(people)])
-    return Poses(xy, np.full((people, 17), 0.9), boxes.reshape(-1, 4), np.full(people, 0.8), COCO)
-
-
-def clip(path: Path, people: Any, size_wh: tuple[int, int] = (64, 48)) -> Path:
-    """A video with so many people in each frame."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, size_wh, FPS, backend="opencv") as video:
-        for count in people:
-            video.add(np.full((size_wh[1], size_wh[0], 3), 60 * count, np.uint8))
-    return path
-
-
-class Frames(Source):
-    """A source of frames that are made as they are asked for."""
-
-    size_wh = (64, 48)
-
-    def __init__(self, name: str, kind: str, count: int, ends: PosezooError | None = None, ask: Any = None) -> None:
-        super().__init__(name, Span())
-        self.kind, self.count, self.ends, self.ask = kind, count, ends, ask
-
-    def _read(self) -> Iterator[Frame]:
-        for index in range(self.count):
-            if self.ask:
-                self.ask(index)
-            yield Frame(np.full((48, 64, 3), 60, np.uint8), index, index / FPS, self.name)
-        if self.ends:
-            raise self.ends
-
-
-def request(path: Path, **options: Any) -> Request:
-    return Request([str(path)], path.parent.parent / "out", **options)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def shown(path: Path) -> list[Frame]:
-    with open_source(path) as source:
-        return list(source)
-
-
-def no_leftovers(folder: Path) -> bool:
-    return not [p for p in folder.rglob("*") if p.name.startswith(".")]
+from video_fixtures import COCO, FPS, Walkers, clip, lines, no_leftovers, request, shown
 
 
 def test_a_video_gives_lines_and_an_annotated_video(tmp_path: Path) -> None:
@@ -192,103 +108,6 @@ def test_large_frames_wait_in_bounded_memory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(VideoWriter, "add", slow)
     assert predict(request(path), lambda: Walkers(look)).images == 40
     assert most <= 3
-
-
-def use(monkeypatch: pytest.MonkeyPatch, source: Source) -> None:
-    monkeypatch.setattr("posezoo.predict.run.open_source", lambda *_, **__: source)
-
-
-def test_a_camera_never_waits_for_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, behind = tmp_path / "out" / "webcam-0.jsonl", []
-
-    def asked(index: int) -> None:
-        time.sleep(0.01)
-        behind.append(index - (file.read_bytes().count(b"\n") if file.exists() else 0))
-
-    use(monkeypatch, Frames("webcam:0", LIVE, 30, ask=asked))
-    stub = Walkers()
-    report = predict(Request(["webcam:0"], tmp_path / "out"), lambda: stub)
-    assert report.images == 30 and set(stub.chunks) == {1}
-    assert sorted(behind)[len(behind) // 2] <= 2  # the one being drawn and the one being written
-
-
-def test_what_a_camera_saw_before_it_was_unplugged_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = PosezooError("the camera 0 stopped after 7 frames: it was unplugged, or another program took it")
-    use(monkeypatch, Frames("webcam:0", LIVE, 7, gone))
-    report = predict(Request(["webcam:0"], tmp_path / "out", track="boxes"), Walkers)
-    assert report.failed == [{"source": "webcam:0", "error": str(gone)}]
-    assert len(lines(tmp_path / "out" / "webcam-0.jsonl")) == 7 == len(shown(tmp_path / "out" / "webcam-0.mp4"))
-    again = predict(Request(["webcam:0"], tmp_path / "out", resume=True), Walkers)
-    assert "cannot be gone on with" in again.failed[0]["error"]
-    assert len(lines(tmp_path / "out" / "webcam-0.jsonl")) == 7
-
-
-def test_a_video_that_is_cut_off_keeps_its_frames(tmp_path: Path) -> None:
-    whole = clip(tmp_path / "whole.avi", [1] * 60, (160, 120))
-    path = tmp_path / "in" / "cut.avi"
-    path.parent.mkdir()
-    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    report = predict(request(path, format="coco"), Walkers)
-    found = json.loads((tmp_path / "out" / "cut.json").read_text())
-    assert 10 < len(found) < 60 and len(found) == report.images == len(shown(tmp_path / "out" / "cut.mp4"))
-    assert len(report.failed) == 1 and "cut off" in report.failed[0]["error"]
-
-
-def test_a_source_without_a_frame_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, Frames("rtsp://user:secret@host/cam", LIVE, 0, PosezooError("it is silent from the start")))
-    report = predict(Request(["x"], tmp_path / "out", format="csv"), Walkers)
-    assert report.images == 0 and len(report.failed) == 1 and list((tmp_path / "out").iterdir()) == []
-
-
-def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path: Path) -> None:
-    path = clip(tmp_path / "in" / "a.avi", [2] * 60)
-
-    def interrupt(seen: int) -> None:
-        if seen == 30:
-            raise KeyboardInterrupt
-
-    options: dict[str, Any] = {"track": "boxes"}
-    report = predict(request(path, **options), lambda: Walkers(interrupt))
-    file = tmp_path / "out" / "a.jsonl"
-    done = len(lines(file))
-    assert report.interrupted and 0 < done <= 30 and [row["frame"] for row in lines(file)] == list(range(done))
-    assert len(shown(tmp_path / "out" / "a.mp4")) == done and no_leftovers(tmp_path)
-    with file.open("ab") as end:  # as if killed while it wrote
-        end.write(b'{"format": "posezoo/1", "image": "a.a')
-    again = predict(request(path, resume=True, **options), Walkers)
-    rows = lines(file)
-    assert [row["frame"] for row in rows] == list(range(60))
-    assert again.videos[0]["resumed"] == done and again.videos[0]["frames"] == 60 - done
-    ids = [{person["track_id"] for person in row["people"]} for row in rows]
-    assert ids[0] == ids[done - 1] == {1, 2} and ids[done] == ids[-1] == {3, 4}
-    assert len(shown(tmp_path / "out" / f"a-from{done}.mp4")) == 60 - done
-    assert len(shown(tmp_path / "out" / "a.mp4")) == done
-    last = predict(request(path, resume=True, **options), Walkers)
-    assert last.videos[0]["frames"] == 0 and not last.failed and len(lines(file)) == 60
-
-
-@pytest.mark.parametrize("format", ["coco", "csv", "openpose"])
-def test_ctrl_c_keeps_a_valid_file_of_every_kind(tmp_path: Path, format: str) -> None:
-    path = clip(tmp_path / "in" / "a.avi", [1] * 60)
-
-    def interrupt(seen: int) -> None:
-        if seen == 40:
-            raise KeyboardInterrupt
-
-    report = predict(request(path, format=format), lambda: Walkers(interrupt))
-    found = list(read_results(Path(report.videos[0]["results"])))
-    assert report.interrupted and 0 < len(found) == report.images <= 40
-
-
-def test_a_resumed_run_must_fit(tmp_path: Path) -> None:
-    path = clip(tmp_path / "in" / "a.avi", [1] * 3)
-    with pytest.raises(PosezooError, match="--resume needs the format posezoo or jsonl"):
-        request(path, resume=True, format="coco")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a.jsonl").write_text("my notes\n")
-    (failed,) = predict(request(path, resume=True), Walkers).failed
-    assert "a.jsonl, line 1" in failed["error"]
-    assert (tmp_path / "out" / "a.jsonl").read_text() == "my notes\n"
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
