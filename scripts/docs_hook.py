@@ -267,11 +267,9 @@ def skeletons() -> str:
 
 def options(*command: str) -> str:
     """The options of a command."""
-    import typer.main
-
     from posezoo.cli import app
 
-    found: Any = typer.main.get_command(app)
+    found: Any = app
     for name in command:
         found = found.commands[name]
     rows = []

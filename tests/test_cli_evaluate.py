@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from posezoo.cli import app
+from command_line import run
 from posezoo.errors import PosezooError
 from posezoo.evaluate import JUDGES, evaluate_predictions
 from posezoo.media.images import write_image
@@ -42,10 +41,6 @@ def truth_as_predictions(folder: Path) -> list[dict[str, Any]]:
     return [{"image_id": p["image_id"], "keypoints": p["keypoints"], "score": 0.9} for p in content["annotations"]]
 
 
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(each) for each in arguments])
-
-
 def judge(folder: Path, predictions: object, *more: str) -> Any:
     path = folder / "predictions.json"
     path.write_text(predictions if isinstance(predictions, str) else json.dumps(predictions))
@@ -53,13 +48,13 @@ def judge(folder: Path, predictions: object, *more: str) -> Any:
 
 
 def test_the_truth_is_perfect_and_noise_is_not(dataset: Path) -> None:
-    perfect = json.loads(judge(dataset, truth_as_predictions(dataset), "--json").output)
+    perfect = json.loads(judge(dataset, truth_as_predictions(dataset), "--json").out)
     assert perfect["AP"] == perfect["AR"] == 1.0
     assert perfect["APL"] == -1  # nobody of that size
     noisy = truth_as_predictions(dataset)
     noisy[0]["keypoints"] = [value + 15 for value in noisy[0]["keypoints"]]
-    assert json.loads(judge(dataset, noisy, "--json").output)["AP"] < 0.8
-    assert "AP50" in judge(dataset, noisy).output
+    assert json.loads(judge(dataset, noisy, "--json").out)["AP"] < 0.8
+    assert "AP50" in judge(dataset, noisy).out
 
 
 @pytest.mark.parametrize(
@@ -77,8 +72,8 @@ def test_the_truth_is_perfect_and_noise_is_not(dataset: Path) -> None:
 )
 def test_bad_predictions_are_one_line_and_exit_code_2(dataset: Path, change: Any, message: str) -> None:
     ran = judge(dataset, change(truth_as_predictions(dataset)))
-    assert (ran.exit_code, ran.output.count("\n")) == (2, 1)
-    assert message in ran.output
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert message in ran.err
 
 
 @pytest.mark.parametrize(
@@ -94,20 +89,20 @@ def test_bad_predictions_are_one_line_and_exit_code_2(dataset: Path, change: Any
 )
 def test_mistakes_are_one_line_and_exit_code_2(dataset: Path, arguments: list[str], message: str) -> None:
     ran = run("evaluate", *arguments, "--annotations", dataset / "people.json", "-o", dataset / "out")
-    assert (ran.exit_code, ran.output.count("\n")) == (2, 1), ran.output
-    assert message in ran.output
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+    assert message in ran.err
 
 
 def test_a_model_is_run_and_judged(dataset: Path) -> None:
     out = dataset / "out"
     common = ["--dataset", "coco", "--images", dataset, "--annotations", dataset / "people.json"]
     ran = run("evaluate", "embedded", *common, "-o", out, "--set", "flip=true", "--json")
-    assert ran.exit_code == 0, ran.output
-    report = json.loads(ran.output)
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
     assert report["metrics"].keys() >= {"AP", "AR"}
     assert "flip" in json.dumps(report["protocol"])
     again = run("evaluate", "--predictions", out / "predictions.json", *common[:2], *common[4:], "--json")
-    assert json.loads(again.output)["AP"] == report["metrics"]["AP"]
+    assert json.loads(again.out)["AP"] == report["metrics"]["AP"]
 
 
 def test_the_python_call_names_options_that_exist(dataset: Path) -> None:
@@ -125,13 +120,13 @@ def test_data_check_tells_and_draws(dataset: Path) -> None:
     sheet = dataset / "sheet.png"
     arguments = ["coco", "--root", dataset, "--annotations", dataset / "people.json", "--sheet", sheet]
     ran = run("data", "check", *arguments)
-    assert ran.exit_code == 0, ran.output
-    assert "2 pictures, 2 people" in ran.output and sheet.is_file()
+    assert ran.code == 0, ran.err
+    assert "2 pictures, 2 people" in ran.out and sheet.is_file()
     (dataset / "2.png").unlink()
     ran = run("data", "check", *arguments, "--json")
-    assert ran.exit_code == 2
-    assert json.loads(ran.output)["splits"][0]["missing"]["count"] == 1
+    assert ran.code == 2
+    assert json.loads(ran.out)["splits"][0]["missing"]["count"] == 1
 
 
 def test_data_list_has_every_dataset() -> None:
-    assert {row["name"] for row in json.loads(run("data", "list", "--json").output)} == set(JUDGES)
+    assert {row["name"] for row in json.loads(run("data", "list", "--json").out)} == set(JUDGES)

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
 from docs_world import lay_out
 from posezoo import cli, toml
@@ -125,12 +124,9 @@ def test_commands_fit(name: str) -> None:
                 fit(line, block.where)
 
 
-COMMAND: Any = typer.main.get_command(cli.app)
-
-
 def fit(line: str, where: str = "") -> None:
     """Have the command line's own parser take it, options, values and number of arguments, without running it."""
-    command = COMMAND
+    command = cli.app
     _, *words = shlex.split(line, comments=True)
     while hasattr(command, "commands"):
         assert words and words[0] in command.commands, f"{where}: no such command: {line}"

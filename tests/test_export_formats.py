@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -23,8 +21,8 @@ pytest.importorskip("openvino")
 from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
+import command_line  # noqa: E402
 from posezoo.codecs import CODECS, get_codec  # noqa: E402
-from posezoo.commands.export import export_command  # noqa: E402
 from posezoo.crop import normalise  # noqa: E402
 from posezoo.deploy import agree, graph  # noqa: E402
 from posezoo.deploy.export import FORMATS, export, fold_batchnorm  # noqa: E402
@@ -94,12 +92,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     return make
 
 
-@pytest.fixture
-def run() -> Callable[..., Any]:
-    """Runs the command."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(export_command)
-    return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
+def run(*words: object) -> command_line.Ran:
+    return command_line.run("export", *words)
 
 
 def left(folder: Path) -> set[str]:
@@ -259,45 +253,45 @@ def test_both_files_or_neither(tmp_path: Path) -> None:
         (["res50_coco_256x192"], "posezoo.*--weights FILE.*--random"),
     ],
 )
-def test_one_line_for_a_mistake(arguments: list[str], message: str, weights: Any, run: Any, tmp_path: Path) -> None:
+def test_one_line_for_a_mistake(arguments: list[str], message: str, weights: Any, tmp_path: Path) -> None:
     weights()
     (tmp_path / "in" / "folder.onnx").mkdir()
     result = run(*arguments)
-    assert result.exit_code == 2
-    assert re.search(message, result.stderr) and result.stderr.count("\n") == 1
+    assert result.code == 2
+    assert re.search(message, result.err) and result.err.count("\n") == 1
     assert not left(tmp_path)
 
 
 @pytest.mark.parametrize(("module", "to"), [("onnxscript", "onnx"), ("openvino", "openvino")])
 def test_names_the_missing_extra(
-    module: str, to: str, weights: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: str, to: str, weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = weights()
     monkeypatch.setitem(sys.modules, module, None)
     result = run(source, "--to", to)
-    assert result.exit_code == 2 and "posezoo[deploy]" in result.stderr and not left(tmp_path)
+    assert result.code == 2 and "posezoo[deploy]" in result.err and not left(tmp_path)
 
 
-def test_says_what_it_wrote_and_how_to_run_it(weights: Any, run: Any, tmp_path: Path) -> None:
+def test_says_what_it_wrote_and_how_to_run_it(weights: Any, tmp_path: Path) -> None:
     result = run(weights(), "--to", "openvino", "--uint8")
-    lines = result.stdout.splitlines()
-    assert result.exit_code == 0 and len(lines) == 3
+    lines = result.out.splitlines()
+    assert result.code == 0 and len(lines) == 3
     assert "tiny.xml and tiny.bin" in lines[0] and "MB" in lines[0]
     assert "Checked" in lines[1] and lines[2].endswith("posezoo predict photo.jpg -m tiny.xml")
-    done = json.loads(run(weights(), "-o", "my pose.pt2", "--json").stdout)  # the format is the suffix's
+    done = json.loads(run(weights(), "-o", "my pose.pt2", "--json").out)  # the format is the suffix's
     assert done["to"] == "torch-export" and done["path"] == "my pose.pt2" and done["error"] < 2e-4
     stored = open_runtime(tmp_path / "my pose.pt2").metadata()
     assert stored["arch"] == "tiny" and stored["weights"] == "tiny.safetensors" and stored["channels"] == "bgr"
 
 
 @pytest.mark.slow
-def test_a_zoo_entry_with_random_weights_and_a_detector(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_zoo_entry_with_random_weights_and_a_detector(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("mobile_pose_mobilenetv3_small.gluoncv_coco_256x192", "--random", "-o", "r.onnx")
-    assert result.exit_code == 0 and "RANDOM" in result.stdout
+    assert result.code == 0 and "RANDOM" in result.out
     assert open_runtime(tmp_path / "r.onnx").metadata()["weights"] == "random"
     result = run("embedded-detector", "-o", "d.onnx")
-    assert result.exit_code == 0 and "--detector d.onnx" in result.stdout
+    assert result.code == 0 and "--detector d.onnx" in result.out
     found = Estimator(detector=tmp_path / "d.onnx")(Path(__file__).parents[1] / "examples" / "basketball.png")
     assert len(found)
 

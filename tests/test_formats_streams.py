@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
+import command_line
 from format_results import COCO, assert_same, every_format, some_poses, strict, write
-from posezoo.commands.convert_results import convert_results_command
 from posezoo.errors import PosezooError
 from posezoo.formats import FORMATS, Format, Result, open_writer, read_results
 from posezoo.formats.jsonl import Resumed, resume
@@ -388,34 +386,28 @@ def test_files_are_named_as_their_pictures_and_never_twice(tmp_path: Path) -> No
         assert writer.add(Result(some_poses(COCO, 1), "q")) == tmp_path / "n" / "mine-q.json"
 
 
-class Ran:
-    """The command, run."""
-
-    def __init__(self, *arguments: object) -> None:
-        app = typer.Typer()
-        app.command("convert-results")(convert_results_command)
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        self.code, self.out, self.err = done.exit_code, done.stdout, done.stderr
+def run(*words: object) -> command_line.Ran:
+    return command_line.run("convert-results", *words)
 
 
 def test_the_command_converts_and_says_what_is_left_out(tmp_path: Path) -> None:
     joints = get_skeleton("wholebody133")
     records = [Result(some_poses(joints, 2, n), f"{n}.jpg", size_wh=(640, 480)) for n in range(2)]
     (source,) = write("alphapose", tmp_path, records, joints)
-    ran = Ran(source, tmp_path / "out", "--to", "openpose", "--skeleton", "wholebody133")
+    ran = run(source, tmp_path / "out", "--to", "openpose", "--skeleton", "wholebody133")
     assert ran.code == 0 and ran.err == ""
     first, made, joints_left, left = ran.out.splitlines()
     assert first == f"2 images, 4 people (wholebody133), alphapose -> openpose: {tmp_path / 'out'}"
     assert made == "Made, halfway between left and right: neck" and "left_big_toe" in joints_left
     assert left == "Also left out: person scores, boxes"
     assert len(list((tmp_path / "out").iterdir())) == 2
-    ran = Ran(tmp_path / "out", tmp_path / "out.csv", "--to", "csv", "--json")
+    ran = run(tmp_path / "out", tmp_path / "out.csv", "--to", "csv", "--json")
     said = json.loads(ran.out)
     assert (said["source"], said["target"], said["images"], said["people"]) == ("openpose", "csv", 2, 4)
     assert said["output"] == str(tmp_path / "out.csv") and said["lost"] == []
     nobody = Result(Poses.empty(joints), "c.jpg")
     write("openpose", tmp_path / "out", [nobody], joints)
-    assert json.loads(Ran(tmp_path / "out", tmp_path / "b.csv", "--to", "csv", "--json").out)["lost"] == [
+    assert json.loads(run(tmp_path / "out", tmp_path / "b.csv", "--to", "csv", "--json").out)["lost"] == [
         "images without people"
     ]
     back = list(read_results(tmp_path / "out.csv"))
@@ -424,11 +416,11 @@ def test_the_command_converts_and_says_what_is_left_out(tmp_path: Path) -> None:
 
 def test_the_command_keeps_videos_videos(tmp_path: Path) -> None:
     (source,) = write("posezoo", tmp_path / "clip.jsonl", frames(3), video=True)
-    assert Ran(source, tmp_path / "list.json", "--to", "coco").code == 0
+    assert run(source, tmp_path / "list.json", "--to", "coco").code == 0
     assert [entry["image_id"] for entry in strict((tmp_path / "list.json").read_text())] == [0, 1, 2]
-    assert Ran(source, tmp_path / "back", "--to", "posezoo").code == 0
+    assert run(source, tmp_path / "back", "--to", "posezoo").code == 0
     assert (tmp_path / "back" / "results.jsonl").read_bytes() == source.read_bytes()
-    assert Ran(source, tmp_path / "each", "--to", "alphapose", "--per-frame").code == 0
+    assert run(source, tmp_path / "each", "--to", "alphapose", "--per-frame").code == 0
     assert len(list((tmp_path / "each").iterdir())) == 3
 
 
@@ -456,6 +448,6 @@ def test_the_command_on_bad_input(
     Path("bad.jsonl").write_text(Path("bad.jsonl").read_text().replace('"frame": 1', '"frame": "x"'))
     Path("empty").mkdir()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    ran = Ran(*arguments)
+    ran = run(*arguments)
     assert ran.code == 2 and message in ran.err and ran.err.count("\n") == 1 and ran.err.startswith("error: ")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -18,7 +17,7 @@ pytest.importorskip("onnxscript")
 
 from torch import nn  # noqa: E402
 
-from posezoo.cli import app  # noqa: E402
+import command_line  # noqa: E402
 from posezoo.deploy import calibrate, equalise, graph, qdq, quantize, ranges, rounding  # noqa: E402
 from posezoo.deploy.quantize import Network, bits_for, enough, heatmap_error, open_file  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
@@ -224,8 +223,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -
     monkeypatch.setattr(quantize, "prepare", lambda *arguments: network)
 
     def run(*arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["quantize", "embedded", "-o", str(tmp_path / "t.onnx"), *arguments])
-        return result.exit_code, result.output
+        code, out, err = command_line.run("quantize", "embedded", "-o", tmp_path / "t.onnx", *arguments)
+        return code, out + err
 
     return run
 
@@ -278,6 +277,5 @@ def test_the_embedded_network_keeps_its_accuracy(shared: Path, tmp_path: Path, r
     data = shared / "data" / "coco_dev"
     labels = ["--calibration", str(data / "annotations.json"), "--images", str(data / "images")]
     file = str(tmp_path / f"e{quantize.SUFFIXES[runtime]}")
-    result = CliRunner().invoke(app, ["quantize", "embedded", *labels, "--batches", "4", "-o", file, "--json"])
-    found = json.loads(result.output)
+    found = json.loads(command_line.run("quantize", "embedded", *labels, "--batches", "4", "-o", file, "--json").out)
     assert found["error"] < 5 and found["accuracy"]["drop"] < 0.5 and found["latency"]["ratio"] > 1

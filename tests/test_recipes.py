@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+import command_line
 import posezoo
 from posezoo import toml
-from posezoo.cli import app
 from posezoo.codecs import CODECS
 from posezoo.data.catalog import get_dataset
 from posezoo.errors import PosezooError
@@ -364,9 +363,9 @@ def test_people_are_counted_where_the_data_are(tmp_path: Path) -> None:
 
 
 def invoke(*words: str) -> str:
-    result = CliRunner().invoke(app, ["train", *words])
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    result = command_line.run("train", *words)
+    assert result.code == 0, result.err
+    return result.out
 
 
 @pytest.mark.parametrize(
@@ -445,10 +444,10 @@ def test_list() -> None:
     ],
 )
 def test_wrong_commands_teach(words: tuple[str, ...], message: str) -> None:
-    result = CliRunner().invoke(app, ["train", *words])
-    assert result.exit_code == 2
-    assert result.stderr.count("\n") == 1
-    assert re.search(message, result.stderr)
+    result = command_line.run("train", *words)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert re.search(message, result.err)
 
 
 def test_recipes_are_found_in_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from posezoo.cli import app
+import command_line
 from posezoo.errors import PosezooError
 from posezoo.serve.run import address_of, open_socket
 
@@ -140,9 +139,9 @@ def test_ctrl_c_ends_it_as_well() -> None:
 
 
 def refused(*arguments: str, **variables: str) -> str:
-    result = CliRunner().invoke(app, ["serve", *arguments], env=variables)
-    assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
+    result = command_line.run("serve", *arguments, **variables)
+    assert result.code == 2 and result.err.count("\n") == 1, result.err
+    return result.err
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:
@@ -193,11 +192,9 @@ def test_a_public_address_without_a_token_is_warned_of(monkeypatch: pytest.Monke
 
     served: list[Any] = []
     monkeypatch.setattr(run, "serve", lambda settings, opened, **_: (served.append(settings), opened.close()))
-    public = CliRunner().invoke(app, ["serve", "--port", "0", "--host", "0.0.0.0"], env={"POSEZOO_TOKEN": ""})
-    assert "no token is asked for" in public.stderr and public.exit_code == 0 and served[-1].hosts == ()
-    guarded = CliRunner().invoke(
-        app, ["serve", "--port", "0", "--host", "0.0.0.0"], env={"POSEZOO_TOKEN": "long-enough-1"}
-    )
-    assert guarded.stderr == "" and served[-1].token == "long-enough-1"
-    own = CliRunner().invoke(app, ["serve", "--port", "0", "--allow-host", "Pose.example"], env={"POSEZOO_TOKEN": ""})
-    assert own.stderr == "" and set(served[-1].hosts) == {"localhost", "127.0.0.1", "::1", "pose.example"}
+    public = command_line.run("serve", "--port", "0", "--host", "0.0.0.0", POSEZOO_TOKEN="")
+    assert "no token is asked for" in public.err and public.code == 0 and served[-1].hosts == ()
+    guarded = command_line.run("serve", "--port", "0", "--host", "0.0.0.0", POSEZOO_TOKEN="long-enough-1")
+    assert guarded.err == "" and served[-1].token == "long-enough-1"
+    own = command_line.run("serve", "--port", "0", "--allow-host", "Pose.example", POSEZOO_TOKEN="")
+    assert own.err == "" and set(served[-1].hosts) == {"localhost", "127.0.0.1", "::1", "pose.example"}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
 
+import command_line
 from posezoo import terminal
-from posezoo.cli import app
 from posezoo.errors import PosezooError
 from posezoo.zoo import get_entry, list_models
 from posezoo.zoo.costs import get_cost
@@ -19,9 +18,9 @@ SMALL = "mobile_pose_mobilenetv3_small.gluoncv_coco_256x192"
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
+    result = command_line.run(*arguments)
+    assert result.code == 0, result.err
+    return result.out
 
 
 def test_every_entry_has_its_cost() -> None:
@@ -179,7 +178,7 @@ def test_long_values_are_wrapped_and_addresses_stay_whole(monkeypatch: pytest.Mo
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 2
-    assert message in result.output
-    assert result.output.count("\n") == 1
+    result = command_line.run(*arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1

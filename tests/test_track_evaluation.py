@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from posezoo.cli import app
+from command_line import run
 from posezoo.errors import PosezooError
 from posezoo.evaluate.mot import follow
 from posezoo.evaluate.tracking import KEYS, Side, evaluate, judge_poses, similarity
@@ -75,14 +74,14 @@ def test_the_command_tells_how_people_are_followed(trackeval, video, tmp_path):
     (tmp_path / "found.json").write_text(json.dumps(as_predictions(content)))
     asked = ["evaluate", "--predictions", str(tmp_path / "found.json"), "--dataset", "posetrack18"]
     asked += ["--annotations", str(file), "--json"]
-    plain = CliRunner().invoke(app, asked)
-    whole = CliRunner().invoke(app, [*asked, "--set", "people=true"])
-    assert plain.exit_code == whole.exit_code == 0
-    assert not any(name.startswith("people/") for name in json.loads(plain.output))
-    figures = json.loads(whole.output)
+    plain = run(*asked)
+    whole = run(*asked, "--set", "people=true")
+    assert plain.code == whole.code == 0
+    assert not any(name.startswith("people/") for name in json.loads(plain.out))
+    figures = json.loads(whole.out)
     assert figures["people/HOTA"] == figures["people/IDF1"] == pytest.approx(100)
-    wrong = CliRunner().invoke(app, [*asked, "--set", "peple=true"])
-    assert wrong.exit_code == 2 and "people" in wrong.output
+    wrong = run(*asked, "--set", "peple=true")
+    assert wrong.code == 2 and "people" in wrong.err
 
 
 def test_ids_that_change_places_half_way(trackeval, video):

@@ -1,43 +1,67 @@
-"""The `posezoo` command. Everything heavy is imported inside the commands: `posezoo --help` answers at once."""
+"""The `posezoo` command. A command's module is read when it is asked for, and what is heavy inside the command."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
 from posezoo import __version__
-from posezoo.commands import (
-    batch,
-    benchmark,
-    convert_results,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    predict,
-    quantize,
-    serve,
-    train,
-    zoo,
-)
 from posezoo.commands.panels import PanelCommand
 
-app = typer.Typer(
-    name="posezoo",
-    help="Every classic top-down human pose model: find people and their joints in pictures, offline.\n\n"
-    "Try:  posezoo predict photo.jpg",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+MODULES = {
+    "predict": "predict",
+    "demo": "demo",
+    "list": "zoo",
+    "show": "zoo",
+    "fetch": "zoo",
+    "convert": "zoo",
+    "evaluate": "evaluate",
+    "data": "evaluate",
+    "batch": "batch",
+    "train": "train",
+    "export": "export",
+    "quantize": "quantize",
+    "benchmark": "benchmark",
+    "serve": "serve",
+    "doctor": "doctor",
+    "convert-results": "convert_results",
+}
+SETTINGS: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 our mistake, 2 the user's, 130 stopped by Ctrl-C."""
-    app(arguments, prog_name="posezoo")
+@cache
+def _command(name: str) -> Any:
+    module = import_module(f"posezoo.commands.{MODULES[name]}")
+    if name == "data":
+        return typer.main.get_command(module.data_app)
+    alone = typer.Typer(**SETTINGS)
+    alone.command(name, cls=PanelCommand)(getattr(module, f"{name.replace('-', '_')}_command"))
+    return typer.main.get_command(alone)
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each built when it is looked up: all of them together take a tenth of a second."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MODULES)
+
+    def __len__(self) -> int:
+        return len(MODULES)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Commands()  # type: ignore[assignment]  # nobody adds to them
 
 
 def _print_version(asked: bool) -> None:
@@ -46,7 +70,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -55,22 +78,27 @@ def _options(
     pass
 
 
-app.command("predict", cls=PanelCommand)(predict.predict_command)
-app.command("demo", cls=PanelCommand)(demo.demo_command)
-app.command("list")(zoo.list_command)
-app.command("show")(zoo.show_command)
-app.command("fetch")(zoo.fetch_command)
-app.command("convert")(zoo.convert_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.add_typer(evaluate.data_app)
-app.command("batch")(batch.batch_command)
-app.command("train")(train.train_command)
-app.command("export")(export.export_command)
-app.command("quantize")(quantize.quantize_command)
-app.command("benchmark")(benchmark.benchmark_command)
-app.command("serve")(serve.serve_command)
-app.command("doctor")(doctor.doctor_command)
-app.command("convert-results")(convert_results.convert_results_command)
+def _app() -> Any:
+    app = typer.Typer(
+        name="posezoo",
+        help="Every classic top-down human pose model: find people and their joints in pictures, offline.\n\n"
+        "Try:  posezoo predict photo.jpg",
+        cls=_Group,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **SETTINGS,
+    )
+    app.callback()(_options)
+    return typer.main.get_command(app)
+
+
+app = _app()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 our mistake, 2 the user's, 130 stopped by Ctrl-C."""
+    app(arguments, prog_name="posezoo")
+
 
 if __name__ == "__main__":
     main()
