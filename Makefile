@@ -6,6 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 CORE := .venv/installed
 DEV := .venv-dev/installed
+SLOW := .venv-dev/installed-slow
 DOCS := .venv-docs/installed
 PACKAGE := $(shell find src/posezoo -type f -not -name '*.pyc')
 
@@ -40,6 +41,10 @@ $(DEV): pyproject.toml constraints.txt | python-version
 	.venv-dev/bin/pip install --quiet -c constraints.txt --no-deps trackeval scipy tabulate pillow
 	@touch $@
 
+$(SLOW): $(DEV)
+	.venv-dev/bin/pip install --quiet -c constraints.txt -e '.[batch]'
+	@touch $@
+
 $(DOCS): pyproject.toml constraints.txt | python-version
 	test -x .venv-docs/bin/pip || $(PYTHON) -m venv --clear .venv-docs
 	.venv-docs/bin/pip install --quiet -c constraints.txt -e '.[docs]'
@@ -53,7 +58,7 @@ demo: $(CORE)
 test: $(DEV)
 	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -n auto --dist worksteal
 
-test-slow: $(DEV)
+test-slow: $(SLOW)
 	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -m slow --timeout 1800 -n auto --dist worksteal
 
 lint: $(DEV)

@@ -168,6 +168,8 @@ def test_page_runs(
                 code = run(line)
                 printed = "\n".join(capfd.readouterr())
                 expected = 2 if re.search(r"^error: ", output, re.M) else 0
+                if code != expected and (extra := re.search(r"pip install 'posezoo\[\w+\]'", printed)):
+                    pytest.skip(f"{line}: not everything is installed: {extra[0]}")
                 assert code == expected, f"{block.where}: {line}\n{printed}"
                 compare(output, printed, f"{block.where}: {line}")
 

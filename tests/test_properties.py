@@ -242,6 +242,8 @@ def test_the_twin_on_tensors_says_the_same(name, made, seed, shift):
     codec = codec_of(name)
     if not inside_crop(name):  # elsewhere a step is a quotient of two numbers that are nearly 0, and of no meaning
         made, _ = codec.encode(np.random.default_rng(seed).uniform(0, 47, (2, 4, 2)), np.ones((2, 4)), SIZE)
+    if getattr(codec, "refine", None) == "megvii":  # peaks alike are not, once blurred: the last bit would decide
+        made = made * np.linspace(1, 1.1, 16 * 12, dtype=np.float32).reshape(16, 12)
     tensor = torch.from_numpy(made)
     found, scores = codec.decode(made, SIZE)
     twin_found, twin_scores = twin.decode(codec, tensor, SIZE)
