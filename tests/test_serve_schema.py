@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("schemathesis")
 pytest.importorskip("fastapi")
-
-import hypothesis
-import schemathesis
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from posezoo.serve.app import create_app
 from posezoo.serve.settings import Settings
@@ -28,6 +23,10 @@ def _opens(name: str, limits: Settings) -> Model:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
 def test_every_answer_is_one_that_the_document_tells_of(mode: str) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    import hypothesis
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
     app = create_app(Settings(max_body_mb=0.1, max_images=3), _opens)
     service = app.state.service
     service.start()
