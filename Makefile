@@ -3,6 +3,8 @@
 # and again when its inputs change.
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# the tests start a hundred processes: without it, as in many containers, each compiles every module again
+unexport PYTHONDONTWRITEBYTECODE
 
 CORE := .venv/installed
 DEV := .venv-dev/installed

@@ -24,6 +24,7 @@ from posezoo import Boxes, Estimator, get_skeleton
 from posezoo.data.coco_style import read_json
 from posezoo.detect import get_detector
 from posezoo.detect.embedded import PersonDetector
+from posezoo.estimator import OKS_NMS, SEEN
 from posezoo.evaluate.oks import box_ap, keypoint_ap
 from posezoo.files import atomic_path
 from posezoo.formats.coco import to_results
@@ -150,7 +151,8 @@ def end_to_end_rows(arguments: argparse.Namespace, images: dict, names: list[str
         poses = Estimator(arguments.pose, detector=detector, flip=flip)(list(images.values()))
         count = sum(len(p) for p in poses)
         figures = keypoint_ap(arguments.annotations, to_results(poses, names), get_skeleton("coco17"))
-        protocol = f"own boxes from score 0.1, {'flip test' if flip else 'no flip'}, OKS-NMS 0.9, rescored"
+        how = "flip test" if flip else "no flip"
+        protocol = f"own boxes from score 0.1, {how}, OKS-NMS {OKS_NMS} by joints above {SEEN}, rescored"
         rows.append({"what": "end to end", "protocol": protocol, "people": count, **figures})
     return rows
 

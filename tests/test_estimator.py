@@ -11,6 +11,9 @@ import pytest
 from posezoo.errors import PosezooError
 from posezoo.estimator import LOOK_AHEAD, Estimator
 from posezoo.media import Picture, write_image
+from posezoo.predict import MIN_SCORE
+from posezoo.skeletons import get_skeleton
+from posezoo.suppress import rescore
 from posezoo.types import Boxes, Poses
 from tiny_networks import METADATA, detector_network, joints_of, picture, pose_network
 
@@ -139,6 +142,22 @@ def test_two_boxes_round_one_person_give_one_pose(files: tuple[Path, Path]) -> N
     assert len(poses) == 1 and poses.box_scores.tolist() == pytest.approx([0.9])
 
 
+def test_joints_that_are_not_seen_do_not_make_one_person_two() -> None:
+    skeleton = get_skeleton("coco17")
+    rng = np.random.default_rng(0)
+    one = rng.uniform(0, 200, (17, 2))
+    wandering, scores = one.copy(), np.full((2, 17), 0.8)
+    wandering[11:] += rng.uniform(-150, 150, (6, 2))
+    scores[:, 11:] = 0.1
+    boxes = np.array([[0, 0, 200, 200], [5, 5, 200, 200]], float)
+
+    def left(second: np.ndarray) -> int:
+        return len(Estimator._suppress(Poses(np.stack([one, second]), scores, boxes, np.array([0.9, 0.8]), skeleton)))
+
+    assert left(wandering) == 1
+    assert left(np.where(np.arange(17)[:, None] < 6, one + 40, one)) == 2, "another head and other shoulders are seen"
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (3, 2)])
 def test_tiny_images(files: tuple[Path, Path], shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), (255, 0, 0), np.uint8)
@@ -264,7 +283,8 @@ def test_a_zoo_model_runs_with_torch(tmp_path: Path) -> None:
 def test_the_packaged_pair_finds_the_astronaut() -> None:
     picture_file = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
     poses = Estimator(device="cpu")(picture_file)
-    assert len(poses) >= 1
+    shown = poses[rescore(poses.box_scores, poses.scores) >= MIN_SCORE]
+    assert len(shown) == 1, "several boxes found her"
     best = poses[int(poses.scores.mean(axis=1).argmax())]
     joint = poses.skeleton.index
     nose, left, right = (best.keypoints_xy[0, joint(name)] for name in ("nose", "left_shoulder", "right_shoulder"))
