@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 import os
 import sys
@@ -20,8 +22,28 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     """From here on there is garbage; what is there now is none."""
+    _list_translations_once()
     gc.freeze()
     gc.enable()
+
+
+def _list_translations_once() -> None:
+    """torch's ONNX exporter lists its translations anew for every network: most of the time that a tiny one takes."""
+    if "onnxscript" not in sys.modules:
+        return
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        whole = functools.cache(ONNXRegistry.from_torchlib)
+    except (ImportError, AttributeError):
+        return  # another torch: only slower
+
+    def of_their_own(**opset: int) -> ONNXRegistry:
+        registry = copy.copy(whole(**opset))
+        registry.functions = {target: [*found] for target, found in registry.functions.items()}
+        return registry
+
+    ONNXRegistry.from_torchlib = staticmethod(of_their_own)
 
 
 @pytest.fixture(scope="session")

@@ -345,11 +345,12 @@ def test_every_family_learns(people: Callable[[str], Path], family: str) -> None
     assert losses[2] < losses[1] < losses[0], losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "skeleton", "target"),
     [
         ("mobile_pose_mobilenetv3_small", "coco17", {"sigma": 1.5, "refine": "dark"}),
-        pytest.param("mobile_pose_mobilenetv3_small", "hand21", {"codec": "integral-sigmoid"}, marks=pytest.mark.slow),
+        ("mobile_pose_mobilenetv3_small", "hand21", {"codec": "integral-sigmoid"}),
     ],
 )
 def test_one_batch_can_be_learnt_by_heart(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -273,19 +274,31 @@ def nearest(checkpoint: Checkpoint) -> tuple[str, int]:
     """The (architecture, joints) that has most in common with a checkpoint which fits none."""
     from posezoo.models.build import ARCHS, outline
     from posezoo.models.darknet import ARCHS as DARKNETS
+    from posezoo.zoo.costs import arrays_of_archs
 
     if checkpoint.layout is darknet.UNNAMED:
         count = len(checkpoint.arrays[darknet.NUMBERS])
         return min(DARKNETS, key=lambda arch: abs(darknet.count(outline(arch, 0)) - count)), 0
-    keys = list(checkpoint.arrays)
+    keys = [key for key in checkpoint.arrays if not key.endswith(_COUNTER)]
+    counts = arrays_of_archs()
+
+    def at_most(arch: str) -> int:
+        count = counts.get(arch, len(keys))
+        return 2 * min(count, len(keys)) - count
 
     def common(arch: str) -> int:
         model = outline(arch, 17)
-        state, renamed = model.state_dict(), checkpoint.layout.rename(keys, model)
+        state = {key: value for key, value in model.state_dict().items() if not key.endswith(_COUNTER)}
+        renamed = checkpoint.layout.rename(keys, model)
         shapes = [(checkpoint.arrays[key].shape, state[ours].shape) for key, ours in renamed.items() if ours in state]
         return 2 * sum(theirs == ours for theirs, ours in shapes) - len(state)
 
-    arch = max(ARCHS, key=common)
+    arch, most = "", -math.inf
+    for other in sorted(ARCHS, key=at_most, reverse=True):
+        if at_most(other) <= most:
+            break  # neither it nor those after it can have more, and to build every network takes long
+        if (shared := common(other)) > most:
+            arch, most = other, shared
     sizes = _joints(checkpoint, checkpoint.layout.rename(keys, outline(arch, 17)), arch) - {0}
     return arch, sizes.pop() if len(sizes) == 1 else 17
 
