@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,10 @@ gc.disable()
 def pytest_collection_finish() -> None:
     """From here on there is garbage; what is there now is none."""
     _list_translations_once()
+    # pytest listens to every logger that keeps its messages to itself, six times a test, and torch has forty of them
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.split(".")[0] == "torch":
+            logger.propagate = True
     gc.freeze()
     gc.enable()
 

@@ -221,6 +221,7 @@ def test_people_of_a_folder_are_found_in_the_same_order(network: Network, tmp_pa
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> Callable[..., tuple[int, str]]:
     monkeypatch.setattr(quantize, "prepare", lambda *arguments: network)
+    monkeypatch.setattr("posezoo.deploy.compare.ROUNDS", 3)
 
     def run(*arguments: str) -> tuple[int, str]:
         code, out, err = command_line.run("quantize", "embedded", "-o", tmp_path / "t.onnx", *arguments)

@@ -183,7 +183,7 @@ def test_computes_what_its_zoo_computed(arch: str, fixture: str, parity: Path) -
     content = read(parity, fixture)
     scale = content["log2_scale"]
     weights = {key: fill(key, shape, scale.get(key, 0)) for key, shape, _ in content["state_dict"]}
-    model = load_weights(build(arch, content["num_joints"]), weights).eval()
+    model = load_weights(build(arch, content["num_joints"], filled=False), weights).eval()
     batch, _, height, width = content["input_shape"]
     with torch.no_grad():
         out = model(torch.from_numpy(make_input(height, width, batch))).numpy()

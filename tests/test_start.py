@@ -363,7 +363,8 @@ def test_what_is_added_to_a_plain_resnet_stays_as_it_was(arch: str, fresh: set[s
                      r"\(PyTorch names\) does not fit the backbone of simple_pose_resnet101_v1b: 255 missing \(layer3"
                      r".6.conv1.weight, .*It fits the backbone of simple_pose_resnet50_v1b, ", marks=pytest.mark.slow),
         ("hourglass_s2", torchvision_resnet(18), "hourglass_s2 has no backbone that could be loaded: model.weights"),
-        ("simple_pose_resnet18_v1b", {"a.weight": (3,)}, r"100 missing .*1 unexpected \(a.weight\)$"),
+        pytest.param("simple_pose_resnet18_v1b", {"a.weight": (3,)}, r"100 missing .*1 unexpected \(a.weight\)$",
+                     marks=pytest.mark.slow),
         pytest.param("fastpose_resnet50", torchvision_resnet(101),
                      r"unexpected \(layer3.6.conv1.weight, .*simple_pose_resnet101_v1b", marks=pytest.mark.slow),
         pytest.param("simple_pose_resnet50_v1b", openmmlab_resnet_d(50),

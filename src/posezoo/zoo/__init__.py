@@ -225,7 +225,8 @@ def get_model(name: str, pretrained: bool | str | os.PathLike[str] = False) -> n
     from posezoo.models.build import build
     from posezoo.skeletons import get_skeleton
 
-    model = build(entry.arch, len(get_skeleton(entry.skeleton).joints) if entry.skeleton else 0)
+    joints = len(get_skeleton(entry.skeleton).joints) if entry.skeleton else 0
+    model = build(entry.arch, joints, filled=source is None)
     if source is not None:
         from posezoo.zoo.weights import load_weights
 

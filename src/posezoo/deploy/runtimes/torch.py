@@ -145,7 +145,7 @@ def torch_module(
     from posezoo.zoo.weights import load_weights
 
     skeleton = values.get("skeleton")
-    module = build(values["arch"], len(get_skeleton(skeleton).joints) if skeleton else 0)
+    module = build(values["arch"], len(get_skeleton(skeleton).joints) if skeleton else 0, filled=False)
     return load_weights(module, model).eval(), values
 
 
