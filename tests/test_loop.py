@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -223,18 +224,35 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(
     assert "step 2" not in capsys.readouterr().out and state_of(tmp_path)["step"] == 1
 
 
+class Numbers:
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        return {"row": torch.tensor(key[1])}
+
+
 def test_workers_outlive_a_sigterm_for_as_long_as_a_step_takes() -> None:
-    class Numbers:
-        def __len__(self) -> int:
-            return 6
-
-        def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-            return {"row": torch.tensor(key[1])}
-
     batches = iter(make_loader(Numbers(), Share(Order(6, 1), 0, 6), 1, torch.device("cpu")))
     found = [int(next(batches)["row"])]
     os.kill(batches._workers[0].pid, signal.SIGTERM)
     assert sorted([*found, *(int(batch["row"]) for batch in batches)]) == list(range(6))
+
+
+def killed_while_it_reads(note: Path) -> None:
+    batches = iter(make_loader(Numbers(), Share(Order(6, 1), 0, 6), 1, torch.device("cpu")))
+    next(batches)
+    note.write_text(str(batches._workers[0].pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_end_with_a_killed_process(tmp_path: Path) -> None:
+    assert apart([partial(killed_while_it_reads, tmp_path / "worker")]) == [-signal.SIGKILL]
+    worker, end = int((tmp_path / "worker").read_text()), time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(worker, 0)
+            time.sleep(0.05)
 
 
 def test_resume_refuses_what_is_not_the_same_run(tmp_path: Path, recipe: Path, whole: Path, people: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gzip
 import json
 import re
@@ -193,11 +195,18 @@ CASES: dict[str, tuple[str, Callable[[], Shapes], Mapping[str, str]]] = {
 
 LARGE = ("torchvision 50", "torchvision 101", "torchvision 152")
 
+drawn = functools.cache(build)
+
+
+def copy_of(arch: str, joints: int = 17) -> nn.Module:
+    """A copy of a network whose weights were drawn once."""
+    return copy.deepcopy(drawn(arch, joints))
+
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in CASES])
 def test_a_backbone_is_taken_from_a_classifier_whole(name: str) -> None:
     arch, shapes, pairs = CASES[name]
-    model, theirs = build(arch, 17), filled(shapes())
+    model, theirs = copy_of(arch), filled(shapes())
     head = {key: value.clone() for key, value in model.head.state_dict().items()}
     taken = load_backbone(model, theirs, arch)
     body = body_of(model)
@@ -259,7 +268,7 @@ def test_no_code_in_a_file_is_run(tmp_path: Path) -> None:
 
     arrays = filled(torchvision_resnet(18))
     torch.save({"state_dict": arrays, "args": Bomb()}, tmp_path / "resnet18.pth")
-    load_backbone(build("simple_pose_resnet18_v1b", 17), tmp_path / "resnet18.pth")
+    load_backbone(copy_of("simple_pose_resnet18_v1b"), tmp_path / "resnet18.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -307,7 +316,7 @@ def test_gluoncv_classifiers(parity: Path, tmp_path: Path, pose: str, arch: str,
     shapes = {**gluon_classifier(parity, pose), **classifier}
     theirs = {key: value.numpy() for key, value in filled(shapes).items()}
     write_params(tmp_path / "base.params", theirs)
-    model = build(arch, 17)
+    model = copy_of(arch)
     taken = load_backbone(model, tmp_path / "base.params", arch)
     body = body_of(model)
     assert (taken.layout, taken.taken, taken.fresh, taken.unused) == ("GluonCV", len(body), (), ())
@@ -328,7 +337,7 @@ def test_a_body_may_come_from_a_pose_network(tmp_path: Path, parity: Path) -> No
     assert all(torch.equal(value, source.state_dict()[f"backbone.{key}"]) for key, value in body_of(model).items())
     with gzip.open(parity / "mmpose" / "seresnet50_coco_256x192.json.gz") as file:
         shapes = {key: tuple(shape) for key, shape, _ in json.load(file)["state_dict"]}
-    assert load_backbone(build("simple_pose_seresnet50", 17), filled(shapes)).unused == ()
+    assert load_backbone(copy_of("simple_pose_seresnet50"), filled(shapes)).unused == ()
 
 
 @pytest.mark.parametrize(
@@ -342,7 +351,7 @@ def test_a_body_may_come_from_a_pose_network(tmp_path: Path, parity: Path) -> No
     ],
 )
 def test_what_is_added_to_a_plain_resnet_stays_as_it_was(arch: str, fresh: set[str], unused: int) -> None:
-    model, theirs = build(arch, 17), filled(torchvision_resnet(50))
+    model, theirs = copy_of(arch), filled(torchvision_resnet(50))
     before = {key: value.clone() for key, value in body_of(model).items()}
     taken = load_backbone(model, theirs, arch)
     added = {key.removeprefix("backbone.") for key in taken.fresh}
@@ -376,7 +385,7 @@ def test_what_is_added_to_a_plain_resnet_stays_as_it_was(arch: str, fresh: set[s
     ],
 )  # fmt: skip
 def test_a_backbone_that_does_not_fit_says_what_it_would(arch: str, shapes: Shapes, message: str) -> None:
-    model = build(arch, 17)
+    model = copy_of(arch)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(PosezooError, match=message) as error:
         load_backbone(model, filled(shapes), arch)

@@ -5,9 +5,12 @@ However many devices share a step, and in however many passes, it is of the same
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -121,7 +124,16 @@ def make_loader(dataset: Rows, share: Share, workers: int, device: torch.device)
 
 
 def _start_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process; and SIGTERM, which a scheduler sends to all of them, for a while."""
+    """Leave Ctrl-C to the main process; and SIGTERM, which a scheduler sends to all of them, for a while. End with it.
+
+    torch has a worker end with its parent, which is not the main process where a server forks them.
+    """
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
+
+
+def _end_with(main: Any) -> None:
+    main.join()
+    os._exit(1)  # nobody is left to read what it makes
