@@ -443,6 +443,7 @@ def test_bad_videos_do_not_stop_the_good_ones(run: Any, networks: list[str], tmp
     assert sorted(p.name for p in (tmp_path / "posezoo-out").iterdir()) == ["good.jsonl", "good.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_in_a_video(networks: list[str], tmp_path: Path) -> None:
     video(tmp_path / "long.avi", 200)

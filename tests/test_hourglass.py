@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,11 @@ SMALL = {
     "hourglass_princeton_s1": {"skip"},
     "hourglass52": {"conv1", "bn1", "conv2", "bn2"},
 }
+LIGHT = {*SMALL} - {"hourglass52"}
+
+
+def slow(arch: str) -> Any:
+    return pytest.param(arch, marks=pytest.mark.slow)
 
 
 def network(arch: str, joints: int = 3) -> StackedHourglass:
@@ -77,9 +83,7 @@ def test_names_lead_there_and_back(name: str, parity: Path) -> None:
     assert layout.speaks_of(ours)
 
 
-@pytest.mark.parametrize(
-    "arch", [arch if arch in SMALL else pytest.param(arch, marks=pytest.mark.slow) for arch in hourglass.ARCHS]
-)
+@pytest.mark.parametrize("arch", [arch if arch in LIGHT else slow(arch) for arch in hourglass.ARCHS])
 # 96 gives 24, 12, 6, 3, 1 columns and 100 gives 25, 12, 6, 3, 1, where the published code stops with an error
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96), (72, 100)])
 def test_heatmaps_are_a_quarter_of_the_input(arch: str, height: int, width: int) -> None:
@@ -90,7 +94,7 @@ def test_heatmaps_are_a_quarter_of_the_input(arch: str, height: int, width: int)
     assert {y.shape for y in stacks} == {(1, 3, height // 4, width // 4)}
 
 
-@pytest.mark.parametrize("arch", SMALL)
+@pytest.mark.parametrize("arch", [arch if arch in LIGHT else slow(arch) for arch in SMALL])
 def test_training_reaches_every_parameter_that_wants_it(arch: str) -> None:
     """What the files hold and no result depends on is frozen, or training in several processes would wait for it."""
     model = fresh(arch).train()

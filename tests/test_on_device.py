@@ -238,7 +238,7 @@ def in_numpy(spec, runtime, flip, images, image_of, to_crop) -> tuple[np.ndarray
     return spec.codec.decode(maps, spec.input_size_wh)
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("flip", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_embedded_network_finds_the_same_on_real_pictures(flip: bool) -> None:
     estimator = Estimator("embedded", runtime="torch", device="cpu", flip=flip, batch_size=8)
     images = [read_image(path) for path in sorted(EXAMPLES.glob("*.[pj]*g"))[:3]]
