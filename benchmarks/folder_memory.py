@@ -1,6 +1,6 @@
 """Memory of `posezoo predict` over a large folder, from its first pictures to its last.
 
-    python benchmarks/folder_memory.py [--pictures 5000] [--images SOURCE ...] [-o results/folder_memory.csv]
+    python benchmarks/folder_memory.py [--pictures 5000] [--images SOURCE ...] [-m MODEL] [-o results/folder_memory.csv]
 
 The folder holds a few photographs, made small, under many names (hard links). Each way of calling predict runs in a
 process of its own, which notes the memory that it holds (resident set, Linux) every few pictures. What is said at the
@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=5000)
     few = ["examples/astronaut.png", "examples/basketball.png", "examples/grace_hopper.jpg"]
     parser.add_argument("--images", nargs="+", default=few, metavar="SOURCE")
+    parser.add_argument("-m", "--model", default="embedded", help="a small one is done sooner, and holds as little")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("-o", "--output", type=Path, help="CSV to write")
     arguments = parser.parse_args()
@@ -50,7 +52,7 @@ def main() -> None:
         fill(Path(folder) / "in", arguments.images, arguments.pictures)
         for way in arguments.ways:
             with multiprocessing.get_context("spawn").Pool(1) as process:
-                found[way] = process.apply(run, (Path(folder), *WAYS[way]))
+                found[way] = process.apply(run, (Path(folder), arguments.model, *WAYS[way]))
     window = min(WINDOW, arguments.pictures // 4)
     columns = ("way", f"first {window}, MB", f"last {window}, MB", "more, MB", "most, MB", "pictures/s")
     table = Table(*columns, title=f"resident memory over {arguments.pictures} pictures of {LONG_SIDE} pixels")
@@ -79,7 +81,7 @@ def fill(folder: Path, sources: list[str], pictures: int) -> None:
         os.link(originals[number % len(originals)], folder / f"{number:06d}.jpg")
 
 
-def run(folder: Path, format: str, pictures: bool) -> list[Sample]:
+def run(folder: Path, model: str, format: str, pictures: bool) -> list[Sample]:
     """One way of calling predict, in this process."""
     samples: list[Sample] = []
     started = time.perf_counter()
@@ -89,7 +91,7 @@ def run(folder: Path, format: str, pictures: bool) -> list[Sample]:
             samples.append((done, time.perf_counter() - started, resident_mb()))
 
     with tempfile.TemporaryDirectory(dir=folder) as output:
-        report = predict(Request([str(folder / "in")], Path(output), format, pictures), Estimator, note)
+        report = predict(Request([str(folder / "in")], Path(output), format, pictures), partial(Estimator, model), note)
     if report.failed:
         raise SystemExit(f"error: {report.failed[0]['error']}")
     return samples
