@@ -1,4 +1,4 @@
-"""Pictures, shards and a run of `posezoo batch` without Ray."""
+"""What `posezoo batch` reads: pictures with so many people, and tar files of them."""
 
 from __future__ import annotations
 

@@ -18,14 +18,8 @@ import pytest
 from posezoo.zoo import Entry, Weights, get_entry
 
 FILE = "net.params"
-
-
 CONTENT = struct.pack("<QQ", 0x112, 0) + np.random.default_rng(0).bytes(300_000)
-
-
 OTHER = struct.pack("<QQ", 0x112, 0) + np.random.default_rng(1).bytes(300_000)
-
-
 HALF = len(CONTENT) // 2
 
 

@@ -20,8 +20,6 @@ from posezoo.serve.worker import Capped, Model
 from serve_fakes import FakeEstimator, one_person
 
 PNG = {"Content-Type": "image/png"}
-
-
 DEFAULTS = Settings()
 
 

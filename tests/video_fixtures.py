@@ -18,8 +18,6 @@ from posezoo.skeletons import get_skeleton
 from posezoo.types import Poses
 
 COCO = get_skeleton("coco17")
-
-
 FPS = 25.0
 
 

@@ -1,4 +1,4 @@
-"""Weights files as the zoos write them, and what a network computed with them."""
+"""The weights of a GluonCV network, and what its own zoo computed with them."""
 
 from __future__ import annotations
 
