@@ -6,12 +6,13 @@ import csv
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import typer
 
+from command_line import Ran
 from posezoo.bench import entrants, machine, measure
 from posezoo.bench.measure import Contestant, Memory, Sample, Timing, race, time_call
 from posezoo.bench.rows import Row, Stage, read_csv, write_csv
@@ -24,12 +25,6 @@ from posezoo.media import write_image
 from tiny_networks import picture, pose_network
 
 KEYS = ["model", "runtime", "precision", "batch_size", "threads", "device", "latency_ms", "images_per_second"]
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

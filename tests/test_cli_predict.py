@@ -13,24 +13,19 @@ import time
 import wave
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from command_line import Ran
 from posezoo import cli
 from posezoo.media import read_image, write_image
 from posezoo.media.writer import VideoWriter
 from posezoo.predict import MIN_SCORE
 from posezoo.predict.names import output_names
 from tiny_networks import detector_network, joints_of, picture, pose_network
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="module")

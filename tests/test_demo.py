@@ -7,11 +7,12 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
+from command_line import Ran
 from posezoo import cli
 from posezoo.commands.demo import _model
 from posezoo.errors import PosezooError
@@ -24,12 +25,6 @@ from tiny_networks import picture, pose_network
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CELLS = [(2, 2), (6, 3)]
 BOXES = {"p1.png": [[64, 64, 256, 256], [320, 128, 512, 320]], "p0.png": [], "p2.png": [[64, 64, 84, 84]]}
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

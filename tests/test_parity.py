@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import parity as tool
 
+from command_line import Ran
 from posezoo.models import build
 
 NETWORKS = (
@@ -32,12 +33,6 @@ ABSENT = {
     ("mmpose", "vipnas_res50_coco_256x192"),
     ("ops", "gluoncv_alpha_pose_cropper"),
 }
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
