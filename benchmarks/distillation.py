@@ -1,11 +1,12 @@
 """What a teacher is worth: the same small student with and without one, from few labels.
 
-    python benchmarks/distillation.py --data DIR [-o results/distillation.csv]
+    python benchmarks/distillation.py --data DIR [--seeds 0 1] [-o results/distillation.csv]
 
 DIR holds people/ (to learn from, and others of it to judge by), coco_dev/ (to judge by) and init/, see
 recipes/embedded_pose.toml. The teacher is the embedded pose network, which has learnt from all of people/; the student
 has a third of its weights and sees crops of 96x128. Every run takes the same steps, but for one of the labels alone
 that takes the processor time that the teacher costs. Students are judged by their last weights, in annotated boxes.
+Lines of other seeds and lengths in the CSV stay: seeds can run side by side, a process each.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from posezoo.zoo.weights import load_weights
 
 ARCH, SIZE_WH = "mobile_pose_fpn_1.0", [96, 128]
 DRAWN = 400  # people an epoch
-COLUMNS = ("learnt from", "samples", "seed", "judged on", "people", "AP", "AP50", "AP75", "AR", "CPU seconds")
+COLUMNS = (
+    *("learnt from", "length", "samples", "seed", "judged on", "people", "AP", "AP50", "AP75", "AR", "CPU seconds"),
+)
 Row = dict[str, Any]
 
 
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("--unlabelled", type=int, default=600, help="people that the teacher alone speaks of")
     parser.add_argument("--judged", type=int, default=600, help="other people of people/ to judge by")
     parser.add_argument("--epochs", type=int, default=8, help=f"of {DRAWN} people")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument(
         "--weight",
         type=float,
@@ -62,7 +65,7 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         files = split(arguments, Path(folder))
-        for seed in range(arguments.seeds):
+        for seed in arguments.seeds:
             for some in runs(arguments, Path(folder), files, seed):
                 rows += some
                 write(arguments, rows)
@@ -99,8 +102,9 @@ def runs(arguments: argparse.Namespace, folder: Path, files: dict[str, Path], se
     labelled, bare = {"annotations": files["labelled"]}, {"annotations": files["bare unlabelled"], "share": half}
     others = {"annotations": files["unlabelled"]}
 
-    def one(name: str, sources: list[Row], weight: float = 0.0, epochs: int = epochs) -> list[Row]:
-        return run(arguments.data, folder, files["judged"], name, sources, weight, seed, epochs)
+    def one(name: str, sources: list[Row], weight: float = 0.0, length: int = epochs) -> list[Row]:
+        found = run(arguments.data, folder, files["judged"], name, sources, weight, seed, length)
+        return [{**row, "length": epochs * DRAWN} for row in found]
 
     alone = one(f"{few} labelled", [labelled])
     yield alone
@@ -109,7 +113,7 @@ def runs(arguments: argparse.Namespace, folder: Path, files: dict[str, Path], se
     yield one(f"{few} labelled, teacher on {more} more without labels", [labelled, bare], arguments.weight)
     yield one(f"{few + more} labelled", [labelled, others])
     factor = taught[0]["CPU seconds"] / alone[0]["CPU seconds"]
-    yield one(f"{few} labelled, longer", [labelled], epochs=max(epochs + 1, round(epochs * factor)))
+    yield one(f"{few} labelled, longer", [labelled], length=max(epochs + 1, round(epochs * factor)))
 
 
 def run(
@@ -156,21 +160,29 @@ def cell(value: Any) -> str:
 
 
 def write(arguments: argparse.Namespace, rows: list[Row]) -> None:
-    """All rows so far."""
+    """All lines so far; those of other seeds and lengths stay."""
     if not arguments.output:
         return
-    where = f"{platform.machine()}, one core, Python {platform.python_version()}"
-    command = (
-        f"python benchmarks/distillation.py --labelled {arguments.labelled} --unlabelled {arguments.unlabelled} "
-        f"--judged {arguments.judged} --epochs {arguments.epochs} --seeds {arguments.seeds} "
-        f"--weight {arguments.weight:g}"
-    )
+    seeds, length = {str(seed) for seed in arguments.seeds}, str(arguments.epochs * DRAWN)
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, one core, Python {platform.python_version()}",
+        "command": (
+            f"python benchmarks/distillation.py --labelled {arguments.labelled} --unlabelled {arguments.unlabelled} "
+            f"--judged {arguments.judged} --epochs {arguments.epochs} --seeds {' '.join(map(str, arguments.seeds))} "
+            f"--weight {arguments.weight:g}"
+        ),
+    }
+    kept: list[Row] = []
+    if arguments.output.is_file():
+        with arguments.output.open(newline="") as file:
+            kept = [line for line in csv.DictReader(file) if (line["seed"] not in seeds or line["length"] != length)]
+    lines = [*kept, *({column: cell(row[column]) for column in COLUMNS} | facts for row in rows)]
+    lines.sort(key=lambda line: (int(line["length"]), int(line["seed"])))
     with atomic_path(arguments.output) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS, "date", "machine", "command"])
-        for row in rows:
-            cells = [cell(row[column]) for column in COLUMNS]
-            writer.writerow([*cells, datetime.date.today().isoformat(), where, command])
+        writer = csv.DictWriter(file, [*COLUMNS, *facts], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_from_token_to_file(browser: Any, url: str, tmp_path: Path) -> None:
                 assert tab.text("#notice-title") == "The server is not ready"
                 page.click("#retry")
             page.wait_for_timeout(300)
-        assert tab.text("#status").startswith("2 people found")
+        assert tab.text("#status").startswith("1 person found")
         with page.expect_download() as waiting:
             page.click("#save-json")
         waiting.value.save_as(tmp_path / "a.json")
