@@ -1,6 +1,6 @@
 """CPU time of decoding heatmaps: the codecs, which decode a batch at once, beside loops over its joints.
 
-    python benchmarks/decode_speed.py [--rounds 15] [-o results/decode_speed.csv]
+    python benchmarks/decode_speed.py [--rounds 40] [-o results/decode_speed.csv]
 
 The loops are written in the plain manner of the zoos: the peaks of all maps are found by one argmax, then each joint of
 each person is refined by itself. DARK's blur of each map is OpenCV's. One thread; a round times a loop, then its codec;
@@ -38,7 +38,7 @@ COLUMNS = ["decode", "people", "joints", "loop, ms", "codec, ms", "times faster"
 def main() -> None:
     """Read the arguments, measure, print and store the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("-o", "--output", type=Path, help="CSV to write")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)

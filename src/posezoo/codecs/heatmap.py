@@ -177,9 +177,9 @@ def peaks(heatmaps: ArrayLike) -> tuple[Floats, Floats]:
     flat = maps.reshape(people * joints, height * width)
     where = flat.argmax(axis=1)
     values = flat[np.arange(len(flat)), where]
-    pixels = np.empty((len(flat), 2), np.float32)
-    pixels[:, 0], pixels[:, 1] = where % width, where // width
-    pixels[~(values > 0)] = 0  # not those that are not a number either
+    where[~(values > 0)] = 0  # nor of those that are not a number
+    row = where // width
+    pixels = np.stack([where - row * width, row], axis=1).astype(np.float32)
     return pixels.reshape(people, joints, 2), values.reshape(people, joints)
 
 
@@ -208,15 +208,15 @@ def average_flip(heatmaps: ArrayLike, flipped_heatmaps: ArrayLike, mirror_index:
 def _quarter(maps: Floats, pixels: Floats, values: Floats, extra: float) -> Floats:
     """A quarter pixel towards the higher neighbour, for peaks at least two pixels inside the map."""
     height, width = maps.shape[2:]
-    flat, moved = maps.reshape(-1), pixels.reshape(-1, 2).copy()
-    x, y = moved.astype(np.intp).T
-    rows = np.flatnonzero((x > 1) & (x < width - 1) & (y > 1) & (y < height - 1) & (values.ravel() > 0))
-    here = (rows * height + y[rows]) * width + x[rows]
-    for axis, stride in enumerate((1, width)):
-        after, before = flat[here + stride], flat[here - stride]
-        step = (after > before).astype(np.float32) - (after < before)  # 0 too where one is not a number
-        moved[rows, axis] += step * np.float32(0.25) + np.float32(extra)
-    return moved.reshape(pixels.shape)
+    x, y = pixels.reshape(-1, 2).T.astype(np.intp)
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1) & (values.ravel() > 0)
+    here = np.arange(0, maps.size, height * width) + y * width + x
+    strides = np.array([[1], [width]])
+    # by position in all maps at once; next to a peak at an edge that is another map, or clipped, and does not count
+    after, before = (maps.reshape(-1).take(here + way, mode="clip") for way in (strides, -strides))
+    step = np.subtract(after > before, after < before, dtype=np.float32)  # 0 too where one is not a number
+    step = (step * np.float32(0.25) + np.float32(extra)) * inside
+    return pixels + step.T.reshape(pixels.shape)
 
 
 def _dark(codec: HeatmapCodec, maps: Floats, pixels: Floats, values: Floats) -> Floats:
