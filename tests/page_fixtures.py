@@ -1,4 +1,4 @@
-"""Fixtures of the page's tests: one browser and one server a module."""
+"""Fixtures of the page's tests: one browser a module, one server a test."""
 
 from __future__ import annotations
 
@@ -29,16 +29,11 @@ def astronaut() -> dict[str, Any]:
     return _found()
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[PageServer]:
+@pytest.fixture
+def server() -> Iterator[PageServer]:
+    """One for each test: what the tab of the one before still sends reaches nobody."""
     with serve_page(_found()) as server:
         yield server
-
-
-@pytest.fixture
-def server(running: PageServer) -> PageServer:
-    running.reset()
-    return running
 
 
 @pytest.fixture

@@ -31,14 +31,10 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, answer: dict[str, Any]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.first_answer = answer
         self.entries, self.skeletons = catalogue.entries(), catalogue.skeleton_rows()
         self.models = [{**row, "loaded": row["name"] in LOADED} for row in catalogue.model_rows()]
         self.lock = threading.Lock()
-        self.reset()
-
-    def reset(self) -> None:
-        self.answer: dict[str, Any] = json.loads(json.dumps(self.first_answer))
+        self.answer: dict[str, Any] = json.loads(json.dumps(answer))  # a test may change it
         self.refusals: list[tuple[int, str, str, dict[str, str]]] = []
         self.posts: list[tuple[str, dict[str, str], bytes]] = []
         self.delay_s, self.token = 0.0, ""

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import REPOSITORY
 from page_browser import ASTRONAUT, Tab, choose, open_tab, pixel
-from page_fixtures import astronaut, browser, running, server, tab
+from page_fixtures import astronaut, browser, server, tab
 from page_server import EMBEDDED, PAGE, PageServer
 from posezoo.draw import DEFAULT
 from posezoo.formats.posezoo import from_json

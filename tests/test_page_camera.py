@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from page_browser import Tab, open_tab
-from page_fixtures import astronaut, browser, running, server, tab
+from page_fixtures import astronaut, browser, server, tab
 from page_server import PageServer
 
 pytestmark = pytest.mark.slow
