@@ -1,16 +1,15 @@
 """The command line: what it writes, what it says, and how it ends, on good pictures and on bad ones."""
 
+# ruff: noqa: F401, F811 -- fixtures are imported, and asked for by their names
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import struct
 import subprocess
 import sys
 import time
-import wave
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,48 +18,10 @@ import cv2
 import numpy as np
 import pytest
 
-from command_line import Ran
-from posezoo import cli
 from posezoo.media import read_image, write_image
-from posezoo.media.writer import VideoWriter
-from posezoo.predict import MIN_SCORE
 from posezoo.predict.names import output_names
-from tiny_networks import detector_network, joints_of, picture, pose_network
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("networks")
-    pose, detector = pose_network(folder / "pose.onnx"), detector_network(folder / "detector.onnx")
-    return ["-m", str(pose), "--detector", str(detector), "--device", "cpu"]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-
-    def runner(*arguments: object) -> Ran:
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        return Ran(ended.value.code or 0, out, err)  # type: ignore[arg-type]
-
-    return runner
-
-
-def photographs(folder: Path, count: int = 3) -> list[Path]:
-    paths = [folder / f"p{n}.png" for n in range(count)]
-    for n, path in enumerate(paths):
-        write_image(path, picture(640, 480, [(2, 2), (6, 3), (8, 1)][:n]))
-    return paths
-
-
-def no_leftovers(folder: Path) -> bool:
-    return not [p for p in folder.rglob("*") if p.name.startswith(".")]
-
-
-def errors(ran: Ran) -> list[str]:
-    return [line for line in ran.err.splitlines() if line.startswith("error: ")]
+from predict_fixtures import errors, networks, no_leftovers, photographs, run
+from tiny_networks import joints_of, picture
 
 
 def test_a_folder_gives_a_file_and_a_picture_each(run: Any, networks: list[str], tmp_path: Path) -> None:
@@ -313,153 +274,3 @@ def test_ctrl_c_leaves_no_results_file_of_a_part(
     ran = run("predict", "in", *networks, "-o", "out", "--format", "coco")
     assert ran.code == 130 and errors(ran) == ["error: stopped by Ctrl-C after 0 of 3 pictures"]
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_our_own_mistakes_say_so(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("something\nodd")
-
-    monkeypatch.setattr("posezoo.zoo.list_models", broken)
-    monkeypatch.delenv("POSEZOO_DEBUG", raising=False)
-    ran = run("list")
-    assert ran.code == 1 and ran.out == "" and len(ran.err.splitlines()) == 1
-    assert ran.err.startswith("internal error: RuntimeError: something odd (please report it")
-    monkeypatch.setenv("POSEZOO_DEBUG", "1")
-    assert "Traceback" in run("list").err
-
-
-def test_list_and_show(run: Any) -> None:
-    text = run("list")
-    assert text.code == 0 and "simple_pose_resnet18_v1b.gluoncv_coco_256x192" in text.out
-    rows = json.loads(run("list", "--family", "mobile_pose", "--json").out)
-    assert rows and all(row["family"] == "mobile_pose" for row in rows)
-    one = run("show", "simple_pose_resnet18_v1b")
-    assert "coco17" in one.out and "192 wide, 256 high" in one.out and "66.3" in one.out
-    assert json.loads(run("show", "simple_pose_resnet18_v1b", "--json").out)["input_size_wh"] == [192, 256]
-    wrong = run("show", "simple_pose_resnet18_v1bb")
-    assert wrong.code == 2 and "did you mean simple_pose_resnet18_v1b" in wrong.err
-    assert run("list", "--family", "mobile_pos").err.startswith("error: unknown family 'mobile_pos'; did you mean")
-
-
-def test_train_passes_everything_on(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr("posezoo.train.run", lambda *a, **k: seen.append((a, k)))
-    assert run("train", "r.toml", "schedule.epochs=3", "run.seed=1", "--resume").code == 0
-    assert seen == [(("r.toml", ("schedule.epochs=3", "run.seed=1")), {"resume": True})]
-
-
-def test_help_and_import_load_nothing_heavy() -> None:
-    code = (
-        "import sys, posezoo\n"
-        "from posezoo import cli\n"
-        "try: cli.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'cv2', 'onnxruntime', 'numpy', 'pydantic', 'hotcoco'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "predict" in done.stdout and "train" in done.stdout
-
-
-@pytest.mark.parametrize("command", ["list", "show", "fetch", "convert", "predict", "demo", "train"])
-def test_every_command_has_an_example(run: Any, command: str) -> None:
-    ran = run(command, "--help")
-    assert ran.code == 0 and f"Example:  posezoo {command}" in ran.out
-
-
-def test_the_public_names() -> None:
-    import posezoo
-
-    for name in posezoo.__all__:
-        assert getattr(posezoo, name) is not None
-        assert name in dir(posezoo)
-    with pytest.raises(AttributeError, match="no attribute 'estimator_'"):
-        posezoo.estimator_  # noqa: B018
-    assert run_version() == f"posezoo {posezoo.__version__}"
-
-
-def run_version() -> str:
-    done = subprocess.run([sys.executable, "-m", "posezoo", "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def video(path: Path, frames: int = 6) -> Path:
-    with VideoWriter(path, (640, 480), 10, backend="opencv") as writer:
-        for _ in range(frames):
-            writer.add(picture(640, 480, [(2, 2), (6, 3)]))
-    return path
-
-
-def test_a_video_and_what_its_stages_take(run: Any, networks: list[str], tmp_path: Path) -> None:
-    video(tmp_path / "street.avi")
-    ran = run("predict", "street.avi", *networks, "--track", "--smooth", "--trails", "--draw-boxes", "--profile")
-    assert ran.code == 0 and ran.err == ""
-    first, _, heading, *stages = ran.out.splitlines()
-    assert first.startswith("street.avi: 6 frames, 12 poses of 2 people, ")
-    assert first.endswith(" -> posezoo-out/street.jsonl, posezoo-out/street.mp4")
-    assert heading.split() == ["stage", "thread", "seconds", "ms", "an", "image", "images/s"]
-    names = [re.split(r"\s{2,}", line)[0] for line in stages]
-    assert names == [
-        "read", "wait for reading", "detect", "crop", "network", "decode joints", "suppress", "track", "smooth",
-        "wait for writing", "draw", "write results", "write images", "all together",
-    ]  # fmt: skip
-    rows = [json.loads(line) for line in (tmp_path / "posezoo-out" / "street.jsonl").read_text().splitlines()]
-    assert [[person["track_id"] for person in row["people"]] for row in rows] == [[1, 2]] * 6
-    summary = json.loads(run("predict", "street.avi", *networks, "--flow", "--profile", "--json").out)
-    assert (summary["frames"], summary["images"], summary["people"]) == (6, 0, 12)
-    assert summary["videos"][0]["tracks"] == 2 and summary["profile"][0]["stage"] == "read"
-    again = run("predict", "street.avi", *networks, "--resume")
-    assert again.code == 0 and "street.avi: 0 frames from frame 6 on" in again.out
-
-
-def test_profile_of_pictures(run: Any, networks: list[str], tmp_path: Path) -> None:
-    photographs(tmp_path / "in")
-    stages = json.loads(run("predict", "in", *networks, "--profile", "--json").out)["profile"]
-    assert {"read", "decode image", "detect", "network", "draw", "write images"} <= {row["stage"] for row in stages}
-    assert all(row["seconds"] >= 0 and row["where"] for row in stages)
-
-
-def test_bad_videos_do_not_stop_the_good_ones(run: Any, networks: list[str], tmp_path: Path) -> None:
-    video(tmp_path / "good.avi")
-    (tmp_path / "text.mp4").write_text("no video\n" * 100)
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes(bytes(16000))
-    bad = ["text.mp4", "empty.mp4", "sound.wav", "webcam:97", "gone.mp4"]
-    ran = run("predict", *bad, "good.avi", *networks)
-    assert ran.code == 2 and ran.out.startswith("good.avi: 6 frames, 12 poses, ")
-    lines = errors(ran)
-    said = [line for line in ran.err.splitlines() if "VIDEOIO" not in line]  # OpenCV's, silent where it starts with us
-    assert len(lines) == 5 and len(said) == 6
-    for name, word in zip(bad, ["text.mp4", "0 bytes", " video", "camera 97", "no such file"], strict=True):
-        assert len([line for line in lines if word in line and name.removeprefix("webcam:") in line]) == 1
-    assert sorted(p.name for p in (tmp_path / "posezoo-out").iterdir()) == ["good.jsonl", "good.mp4"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_in_a_video(networks: list[str], tmp_path: Path) -> None:
-    video(tmp_path / "long.avi", 200)
-    command = [sys.executable, "-m", "posezoo", "predict", "long.avi", *networks, "-o", "out", "--format", "coco"]
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, inherited)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path).glob("out/.long.*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.startswith("error: stopped by Ctrl-C after ") and "of long.avi" in err
-    found = json.loads((tmp_path / "out" / "long.json").read_text())
-    assert f"long.avi: {len(found) // 2} frame" in out and no_leftovers(tmp_path)
-
-
-def test_help_is_in_parts(run: Any) -> None:
-    text = run("predict", "--help").out
-    for heading in ("Arguments:", "Options:", "Who is looked for:", "What is written:", "Videos and sequences:"):
-        assert f"\n{heading}\n" in text
-    for command in ("predict", "batch"):
-        assert f"default {MIN_SCORE}, 0" in " ".join(run(command, "--help").out.split())
