@@ -30,7 +30,8 @@ MEMORY_MB = 3000  # of which PyTorch and pyarrow take some 350
 
 def plain(name: str, seconds: float, seed: int, keep: Path) -> int:
     """Changes by chance; those that were read, or failed in a new way, are changed further."""
-    from fuzz_targets import Found, check, get_target, mutate
+    from fuzz_changes import mutate
+    from fuzz_targets import Found, check, get_target
 
     target, rng = get_target(name), random.Random(seed)
     pool = list(target.seeds())
@@ -61,6 +62,8 @@ def guided(name: str, seconds: float, seed: int, keep: Path) -> int:
             if find_spec("torch") is not None:
                 import_module(module)
         import fuzz_targets
+    from fuzz_changes import mutate
+
     target = fuzz_targets.get_target(name)
     seeds = target.seeds()
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
@@ -78,7 +81,7 @@ def guided(name: str, seconds: float, seed: int, keep: Path) -> int:
 
     def change(data: bytes, most: int, number: int) -> bytes:
         rng = random.Random(number)
-        made = atheris.Mutate(data, most) if rng.random() < 0.3 else fuzz_targets.mutate(data, seeds, target.text, rng)
+        made = atheris.Mutate(data, most) if rng.random() < 0.3 else mutate(data, seeds, target.text, rng)
         return made[:most]
 
     options = [

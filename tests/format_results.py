@@ -42,6 +42,12 @@ def some_poses(skeleton: Skeleton, people: int = 2, seed: int = 0, tracked: bool
     )
 
 
+def frames(count: int, people: int = 1, start: int = 0) -> list[Result]:
+    """The first frames of a video, somebody in each."""
+    every = range(start, start + count)
+    return [Result(some_poses(COCO, people, frame), "a.mp4", frame, frame / 25, (640, 480)) for frame in every]
+
+
 def write(
     format: str, output: Path, records: Iterable[Result], skeleton: Skeleton = COCO, **options: Any
 ) -> list[Path]:

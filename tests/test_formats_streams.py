@@ -11,13 +11,11 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import command_line
-from format_results import COCO, assert_same, every_format, some_poses, strict, write
+from format_results import COCO, assert_same, every_format, frames, some_poses, strict, write
 from posezoo.errors import PosezooError
 from posezoo.formats import FORMATS, Format, Result, open_writer, read_results
 from posezoo.formats.jsonl import Resumed, resume
@@ -25,11 +23,6 @@ from posezoo.formats.values import list_items
 from posezoo.formats.writers import Blocks
 from posezoo.skeletons import get_skeleton
 from posezoo.types import Poses
-
-
-def frames(count: int, people: int = 1, start: int = 0) -> list[Result]:
-    every = range(start, start + count)
-    return [Result(some_poses(COCO, people, frame), "a.mp4", frame, frame / 25, (640, 480)) for frame in every]
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -384,70 +377,3 @@ def test_files_are_named_as_their_pictures_and_never_twice(tmp_path: Path) -> No
     assert stems == ["x", "X-2", "x-2-2", "live_u=1", "webcam_0", "image"]
     with open_writer("posezoo", tmp_path / "n", COCO, name=lambda record: f"mine-{record.image}") as writer:
         assert writer.add(Result(some_poses(COCO, 1), "q")) == tmp_path / "n" / "mine-q.json"
-
-
-def run(*words: object) -> command_line.Ran:
-    return command_line.run("convert-results", *words)
-
-
-def test_the_command_converts_and_says_what_is_left_out(tmp_path: Path) -> None:
-    joints = get_skeleton("wholebody133")
-    records = [Result(some_poses(joints, 2, n), f"{n}.jpg", size_wh=(640, 480)) for n in range(2)]
-    (source,) = write("alphapose", tmp_path, records, joints)
-    ran = run(source, tmp_path / "out", "--to", "openpose", "--skeleton", "wholebody133")
-    assert ran.code == 0 and ran.err == ""
-    first, made, joints_left, left = ran.out.splitlines()
-    assert first == f"2 images, 4 people (wholebody133), alphapose -> openpose: {tmp_path / 'out'}"
-    assert made == "Made, halfway between left and right: neck" and "left_big_toe" in joints_left
-    assert left == "Also left out: person scores, boxes"
-    assert len(list((tmp_path / "out").iterdir())) == 2
-    ran = run(tmp_path / "out", tmp_path / "out.csv", "--to", "csv", "--json")
-    said = json.loads(ran.out)
-    assert (said["source"], said["target"], said["images"], said["people"]) == ("openpose", "csv", 2, 4)
-    assert said["output"] == str(tmp_path / "out.csv") and said["lost"] == []
-    nobody = Result(Poses.empty(joints), "c.jpg")
-    write("openpose", tmp_path / "out", [nobody], joints)
-    assert json.loads(run(tmp_path / "out", tmp_path / "b.csv", "--to", "csv", "--json").out)["lost"] == [
-        "images without people"
-    ]
-    back = list(read_results(tmp_path / "out.csv"))
-    np.testing.assert_allclose(back[0].poses.track_ids, [4, 5])
-
-
-def test_the_command_keeps_videos_videos(tmp_path: Path) -> None:
-    (source,) = write("posezoo", tmp_path / "clip.jsonl", frames(3), video=True)
-    assert run(source, tmp_path / "list.json", "--to", "coco").code == 0
-    assert [entry["image_id"] for entry in strict((tmp_path / "list.json").read_text())] == [0, 1, 2]
-    assert run(source, tmp_path / "back", "--to", "posezoo").code == 0
-    assert (tmp_path / "back" / "results.jsonl").read_bytes() == source.read_bytes()
-    assert run(source, tmp_path / "each", "--to", "alphapose", "--per-frame").code == 0
-    assert len(list((tmp_path / "each").iterdir())) == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.json", "out", "--to", "csv"], "no such file or folder: none.json"),
-        (["good.json", "out", "--to", "cvs"], "unknown format 'cvs'; did you mean csv"),
-        (["good.json", "out", "--to", "csv", "--from", "cmu"], "good.json has no list 'bodies'"),
-        (["good.json", "out", "--to", "csv", "--from", "parquet"], "Parquet"),
-        (["good.json", "out", "--to", "csv", "--skeleton", "coco71"], "unknown skeleton 'coco71'; did you mean coco17"),
-        (["good.json", "good.json", "--to", "alphapose"], "choose another place"),
-        (["good.json", ".", "--to", "cmu"], "choose another place"),
-        (["bad.jsonl", "out", "--to", "csv"], "bad.jsonl, line 2"),
-        (["bad.jsonl", "out.jsonl", "--to", "jsonl"], "bad.jsonl, line 2"),
-        (["empty", "out", "--to", "csv"], "empty has no results in it"),
-    ],
-)
-def test_the_command_on_bad_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write("coco", Path("good.json"), [Result(some_poses(COCO), "a.jpg")])
-    write("jsonl", Path("bad.jsonl"), frames(2), video=True)
-    Path("bad.jsonl").write_text(Path("bad.jsonl").read_text().replace('"frame": 1', '"frame": "x"'))
-    Path("empty").mkdir()
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    ran = run(*arguments)
-    assert ran.code == 2 and message in ran.err and ran.err.count("\n") == 1 and ran.err.startswith("error: ")
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz_targets import TARGETS, check, mutate
+from fuzz_changes import mutate
+from fuzz_targets import TARGETS, check
 from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
 from posezoo.formats import read_results
