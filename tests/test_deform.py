@@ -140,6 +140,7 @@ def test_no_torchvision_or_a_broken_one(monkeypatch: pytest.MonkeyPatch) -> None
     assert deform._fastest() is deform_conv2d
 
 
+@pytest.mark.slow
 def test_onnx_computes_the_same(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     from posezoo.deploy.export import export_onnx

@@ -246,6 +246,7 @@ def killed_while_it_reads(note: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_process(tmp_path: Path) -> None:
     assert apart([partial(killed_while_it_reads, tmp_path / "worker")]) == [-signal.SIGKILL]
     worker, end = int((tmp_path / "worker").read_text()), time.monotonic() + 20

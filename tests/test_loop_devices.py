@@ -91,6 +91,7 @@ def run_in_place(place: dict[str, str], recipe: Path, overrides: list[str]) -> N
     run(recipe, overrides)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path, uneven_recipe: Path, in_one_pass: Path) -> None:
     overrides = [*SHARED, folder_is(tmp_path)]
     if not torch.cuda.is_available():

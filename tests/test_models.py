@@ -19,7 +19,6 @@ from posezoo.zoo.weights import gluoncv
 
 QUICK = [
     "simple_pose_resnet18_v1b",
-    "simple_pose_resnet50_v1d",
     "mobile_pose_resnet18_v1b",
     "mobile_pose_mobilenet1.0",
     "mobile_pose_mobilenetv2_1.0",
@@ -28,6 +27,7 @@ QUICK = [
 ]
 SLOW = [
     "simple_pose_resnet50_v1b",
+    "simple_pose_resnet50_v1d",
     "mobile_pose_resnet50_v1b",
     *(f"simple_pose_resnet{depth}_{variant}" for depth in (101, 152) for variant in ("v1b", "v1d")),
 ]

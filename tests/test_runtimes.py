@@ -136,6 +136,7 @@ def test_threads_are_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Estimator(detector=None, batch_size=5).batch_size == 5
 
 
+@pytest.mark.slow
 def test_threads_of_openvino_and_torch() -> None:
     pytest.importorskip("openvino")
     torch = pytest.importorskip("torch")

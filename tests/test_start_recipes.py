@@ -122,6 +122,7 @@ def test_a_start_that_cannot_be_is_refused_before_anything_is_read(overrides: li
         load_recipe("res50_coco_256x192", overrides)
 
 
+@pytest.mark.slow
 def test_a_row_that_goes_on_from_another_takes_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = build("simple_pose_resnet50_v1b", 16)
     save_file(source.state_dict(), tmp_path / "mpii.safetensors")
