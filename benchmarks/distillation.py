@@ -6,7 +6,7 @@ DIR holds people/ (to learn from, and others of it to judge by), coco_dev/ (to j
 recipes/embedded_pose.toml. The teacher is the embedded pose network, which has learnt from all of people/; the student
 has a third of its weights and sees crops of 96x128. Every run takes the same steps, but for one of the labels alone
 that takes the processor time that the teacher costs. Students are judged by their last weights, in annotated boxes.
-Lines of other seeds and lengths in the CSV stay: seeds can run side by side, a process each.
+Lines of other seeds and numbers of samples in the CSV stay: seeds can run side by side, a process each.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ from posezoo.zoo.weights import load_weights
 
 ARCH, SIZE_WH = "mobile_pose_fpn_1.0", [96, 128]
 DRAWN = 400  # people an epoch
-COLUMNS = (
-    *("learnt from", "length", "samples", "seed", "judged on", "people", "AP", "AP50", "AP75", "AR", "CPU seconds"),
-)
+COLUMNS = ["learnt from", "compared at", "samples", "seed", "judged on", "people", "AP", "AP50", "AP75", "AR"]
+COLUMNS += ["CPU seconds"]
 Row = dict[str, Any]
 
 
@@ -102,9 +101,9 @@ def runs(arguments: argparse.Namespace, folder: Path, files: dict[str, Path], se
     labelled, bare = {"annotations": files["labelled"]}, {"annotations": files["bare unlabelled"], "share": half}
     others = {"annotations": files["unlabelled"]}
 
-    def one(name: str, sources: list[Row], weight: float = 0.0, length: int = epochs) -> list[Row]:
-        found = run(arguments.data, folder, files["judged"], name, sources, weight, seed, length)
-        return [{**row, "length": epochs * DRAWN} for row in found]
+    def one(name: str, sources: list[Row], weight: float = 0.0, epochs: int = arguments.epochs) -> list[Row]:
+        found = run(arguments.data, folder, files["judged"], name, sources, weight, seed, epochs)
+        return [{**row, "compared at": arguments.epochs * DRAWN} for row in found]
 
     alone = one(f"{few} labelled", [labelled])
     yield alone
@@ -113,7 +112,7 @@ def runs(arguments: argparse.Namespace, folder: Path, files: dict[str, Path], se
     yield one(f"{few} labelled, teacher on {more} more without labels", [labelled, bare], arguments.weight)
     yield one(f"{few + more} labelled", [labelled, others])
     factor = taught[0]["CPU seconds"] / alone[0]["CPU seconds"]
-    yield one(f"{few} labelled, longer", [labelled], length=max(epochs + 1, round(epochs * factor)))
+    yield one(f"{few} labelled, longer", [labelled], epochs=max(epochs + 1, round(epochs * factor)))
 
 
 def run(
@@ -160,10 +159,10 @@ def cell(value: Any) -> str:
 
 
 def write(arguments: argparse.Namespace, rows: list[Row]) -> None:
-    """All lines so far; those of other seeds and lengths stay."""
+    """All lines so far; those of other seeds and numbers of samples stay."""
     if not arguments.output:
         return
-    seeds, length = {str(seed) for seed in arguments.seeds}, str(arguments.epochs * DRAWN)
+    measured = {(str(seed), str(arguments.epochs * DRAWN)) for seed in arguments.seeds}
     facts = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, one core, Python {platform.python_version()}",
@@ -176,9 +175,9 @@ def write(arguments: argparse.Namespace, rows: list[Row]) -> None:
     kept: list[Row] = []
     if arguments.output.is_file():
         with arguments.output.open(newline="") as file:
-            kept = [line for line in csv.DictReader(file) if (line["seed"] not in seeds or line["length"] != length)]
+            kept = [line for line in csv.DictReader(file) if (line["seed"], line["compared at"]) not in measured]
     lines = [*kept, *({column: cell(row[column]) for column in COLUMNS} | facts for row in rows)]
-    lines.sort(key=lambda line: (int(line["length"]), int(line["seed"])))
+    lines.sort(key=lambda line: (int(line["compared at"]), int(line["seed"])))
     with atomic_path(arguments.output) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *facts], lineterminator="\n")
         writer.writeheader()

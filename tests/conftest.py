@@ -1,4 +1,4 @@
-"""What every test may ask for: the shared folder of fixtures and photographs, where there is one."""
+"""What every test may ask for: the command, and the shared folder of fixtures and photographs, where there is one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from command_line import Ran
+from posezoo import cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -75,3 +79,16 @@ def parity(shared: Path) -> Path:
 def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reaches for the network; those of downloads have a server of their own."""
     monkeypatch.setenv("POSEZOO_OFFLINE", "1")
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """`posezoo` in the test's own folder, with all that the process prints, also what libraries do past Python."""
+    monkeypatch.chdir(tmp_path)
+
+    def runner(*words: object) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(word) for word in words])
+        return Ran(int(ended.value.code or 0), *capfd.readouterr())
+
+    return runner

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
 
 from command_line import Ran
 from posezoo.bench import entrants, machine
@@ -17,7 +18,6 @@ from posezoo.bench.rows import Row, Stage, read_csv, write_csv
 from posezoo.bench.run import MOST_OPEN, Request, _groups
 from posezoo.bench.stages import STAGES
 from posezoo.bench.table import stage_table, summary
-from posezoo.commands.benchmark import benchmark_command
 from posezoo.errors import PosezooError
 from posezoo.media import write_image
 from tiny_networks import picture, pose_network
@@ -26,18 +26,8 @@ KEYS = ["model", "runtime", "precision", "batch_size", "threads", "device", "lat
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command("benchmark")(benchmark_command)
-
-    def runner(*arguments: object) -> Ran:
-        with pytest.raises(SystemExit) as ended:
-            app([str(a) for a in arguments], prog_name="posezoo benchmark")
-        out, err = capfd.readouterr()
-        return Ran(ended.value.code or 0, out, err)  # type: ignore[arg-type]
-
-    return runner
+def run(run: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(run, "benchmark")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The command line as a whole: its help, what it loads, how it passes words on, and what our own mistakes look like."""
 
-# ruff: noqa: F401, F811 -- fixtures are imported, and asked for by their names
 from __future__ import annotations
 
 import json
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from posezoo.predict import MIN_SCORE
-from predict_fixtures import run
 
 
 def test_our_own_mistakes_say_so(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

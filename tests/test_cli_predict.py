@@ -20,7 +20,7 @@ import pytest
 
 from posezoo.media import read_image, write_image
 from posezoo.predict.names import output_names
-from predict_fixtures import errors, networks, no_leftovers, photographs, run
+from predict_fixtures import errors, networks, no_leftovers, photographs
 from tiny_networks import joints_of, picture
 
 

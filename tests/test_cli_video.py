@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from posezoo.media.writer import VideoWriter
-from predict_fixtures import errors, networks, no_leftovers, photographs, run
+from predict_fixtures import errors, networks, no_leftovers, photographs
 from tiny_networks import picture
 
 

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 
 from command_line import Ran
-from posezoo import cli
 from posezoo.commands.demo import _model
 from posezoo.errors import PosezooError
 from posezoo.media import read_image, write_image
@@ -28,16 +29,8 @@ BOXES = {"p1.png": [[64, 64, 256, 256], [320, 128, 512, 320]], "p0.png": [], "p2
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-
-    def runner(*arguments: object) -> Ran:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["demo", *map(str, arguments)])
-        out, err = capfd.readouterr()
-        return Ran(ended.value.code or 0, out, err)  # type: ignore[arg-type]
-
-    return runner
+def run(run: Callable[..., Ran]) -> Callable[..., Ran]:
+    return partial(run, "demo")
 
 
 @pytest.fixture

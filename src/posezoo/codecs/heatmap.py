@@ -208,12 +208,13 @@ def average_flip(heatmaps: ArrayLike, flipped_heatmaps: ArrayLike, mirror_index:
 def _quarter(maps: Floats, pixels: Floats, values: Floats, extra: float) -> Floats:
     """A quarter pixel towards the higher neighbour, for peaks at least two pixels inside the map."""
     height, width = maps.shape[2:]
+    flat = maps.reshape(-1)
     x, y = pixels.reshape(-1, 2).T.astype(np.intp)
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1) & (values.ravel() > 0)
     here = np.arange(0, maps.size, height * width) + y * width + x
     strides = np.array([[1], [width]])
-    # by position in all maps at once; next to a peak at an edge that is another map, or clipped, and does not count
-    after, before = (maps.reshape(-1).take(here + way, mode="clip") for way in (strides, -strides))
+    # beside a peak at an edge these are of another row or map, which does not count: it is not inside
+    after, before = flat.take(here + strides, mode="clip"), flat.take(here - strides, mode="clip")
     step = np.subtract(after > before, after < before, dtype=np.float32)  # 0 too where one is not a number
     step = (step * np.float32(0.25) + np.float32(extra)) * inside
     return pixels + step.T.reshape(pixels.shape)
