@@ -109,10 +109,10 @@ def runs(arguments: argparse.Namespace, folder: Path, files: dict[str, Path], se
     yield alone
     taught = one(f"{few} labelled, teacher", [labelled], arguments.weight)
     yield taught
-    yield one(f"{few} labelled, teacher on {more} more without labels", [labelled, bare], arguments.weight)
-    yield one(f"{few + more} labelled", [labelled, others])
     factor = taught[0]["CPU seconds"] / alone[0]["CPU seconds"]
     yield one(f"{few} labelled, longer", [labelled], epochs=max(epochs + 1, round(epochs * factor)))
+    yield one(f"{few + more} labelled", [labelled, others])
+    yield one(f"{few} labelled, teacher on {more} more without labels", [labelled, bare], arguments.weight)
 
 
 def run(

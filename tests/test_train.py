@@ -20,6 +20,7 @@ from posezoo.evaluate.oks import box_ap, keypoint_ap  # noqa: E402
 from posezoo.skeletons import get_skeleton  # noqa: E402
 from posezoo.train import run  # noqa: E402
 from posezoo.train.detect import _cells, assign, overlaps  # noqa: E402
+from posezoo.train.loop import make_task  # noqa: E402
 from posezoo.train.optimise import learning_rate  # noqa: E402
 from posezoo.train.recipe import load_recipe  # noqa: E402
 from tiny_runs import write_people, write_recipe  # noqa: E402
@@ -163,6 +164,24 @@ def test_a_detector_run_writes_weights_that_load(tmp_path: Path, people_folder: 
         scores, boxes = model(torch.zeros(2, 3, 64, 96))
     assert scores.shape == (2, 8 * 12 + 4 * 6 + 2 * 3) and boxes.shape == (*scores.shape, 4)
     assert 0 <= float(scores.min()) and float(scores.max()) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_detectors_loss_is_the_same_in_half_precision(tmp_path: Path, people_folder: Path, dtype: torch.dtype) -> None:
+    from posezoo.models.build import build
+
+    task = make_task(load_recipe(write_recipe(tmp_path, people_folder, "detect")))
+    samples = [task.dataset[0, row] for row in (0, 1)]
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    model = build("person_detector_1.0", 0)
+    losses = []
+    for half in (False, True):
+        with torch.autocast("cpu", dtype, enabled=half):
+            loss, _ = task.loss(model, batch)
+        loss.backward()
+        losses.append(loss)
+    assert {loss.dtype for loss in losses} == {torch.float32}
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
 
 
 def test_annotations_of_another_kind(tmp_path: Path, people_folder: Path) -> None:

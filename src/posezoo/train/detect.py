@@ -77,7 +77,7 @@ class DetectTask:
         images = batch["image"].float() / 127.5 - 1
         if self.recipe.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        scores, boxes = model(images)
+        scores, boxes = (output.float() for output in model(images))  # in half precision they are too coarse for IoU
         cells = _cells(images.shape[2], images.shape[3], images.device)
         owners = [
             assign(*cells, truth[:count])
