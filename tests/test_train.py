@@ -167,7 +167,9 @@ def test_a_detector_run_writes_weights_that_load(tmp_path: Path, people_folder: 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_detectors_loss_is_the_same_in_half_precision(tmp_path: Path, people_folder: Path, dtype: torch.dtype) -> None:
+def test_the_detectors_loss_is_the_same_in_half_precision(
+    tmp_path: Path, people_folder: Path, dtype: torch.dtype
+) -> None:
     from posezoo.models.build import build
 
     task = make_task(load_recipe(write_recipe(tmp_path, people_folder, "detect")))
