@@ -76,9 +76,7 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         for value in leaves:
             left = isinstance(value, Tensor) and value.ndim and not isinstance(value, Elsewhere)
             if left and not any(value is index for index in may_be_here):
-                raise RuntimeError(
-                    f"Expected all tensors to be on the same device: not all of {func} are on {DEVICE}"
-                )
+                raise RuntimeError(f"Expected all tensors to be on the same device: not all of {func} are on {DEVICE}")
     asked = next((value.type for value in leaves if isinstance(value, torch.device)), None)
     result = func(*tree_map(bare, args), **tree_map(bare, kwargs))
     if func is aten.copy_.default:
