@@ -110,3 +110,7 @@ def test_facts_name_the_entry_only_where_the_network_can_stand_in_for_it() -> No
     found = facts_of(load_recipe(row))
     assert found["name"] == load_recipe(row).entry and found["flip_shift"] in ("true", "false")
     assert "name" not in facts_of(load_recipe(row, ["input.size_wh=[64, 64]"]))
+    shifted = "res50_coco_256x192"
+    assert facts_of(load_recipe(shifted))["flip_shift"] == "true"
+    udp = facts_of(load_recipe(shifted, ["target.refine=dark-udp"]))
+    assert (udp["codec"], udp["flip_shift"]) == ("heatmap-dark-udp", "false") and "name" not in udp

@@ -100,7 +100,7 @@ def test_shares_of_processes_and_passes_make_up_the_step_wherever_they_begin() -
         parts = [part for passes in read for part in passes[2 * n : 2 * n + 2]]
         assert {len(part) for part in parts} == {2}
         assert sorted(key for part in parts for key in part) == sorted(steps[1 + n])
-    with pytest.raises(PosezooError, match="8 samples does not divide by 3 devices x 1 passes"):
+    with pytest.raises(PosezooError, match="8 samples does not divide by 3 devices x 1 pass:"):
         Share(order, 0, 1, processes=3)
 
 

@@ -63,8 +63,7 @@ def test_samples_follow_from_seed_epoch_and_row(people: Callable[[str], Path]) -
 
 def test_crops_are_cut_on_the_grid_of_the_codec(people: Callable[[str], Path]) -> None:
     legacy, unbiased = (
-        batch_of(PoseTask(recipe_of(people("coco17"), target={"codec": name})))
-        for name in ("heatmap", "heatmap-dark-udp")
+        batch_of(PoseTask(recipe_of(people("coco17"), target={"refine": name}))) for name in ("dark", "dark-udp")
     )
     factor = 63 / 64
     moved = (legacy["crop_xy"] - 32) * factor + 31.5

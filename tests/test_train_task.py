@@ -156,10 +156,9 @@ def test_the_recipes_targets_are_the_zoos(parity: Path, encoding: ModuleType) ->
         if codec is None or codec.refine == "megvii":
             continue
         target = {"sigma": codec.sigma, "refine": codec.refine}
-        check(target if codec.grid == "legacy" else {**target, "codec": "heatmap-dark-udp"}, mmpose, case)
+        check(target if codec.grid == "legacy" else {**target, "refine": "dark-udp"}, mmpose, case)
     refined = [target.get("refine", "quarter") for target in checked]
-    assert len(checked) >= 5 and {"quarter", "dark"} <= set(refined)
-    assert any("codec" in target for target in checked)
+    assert len(checked) >= 5 and {"quarter", "dark", "dark-udp"} <= set(refined)
 
 
 def test_the_recipes_coordinates_are_alphaposes(parity: Path) -> None:
@@ -173,7 +172,7 @@ def test_the_recipes_coordinates_are_alphaposes(parity: Path) -> None:
     np.testing.assert_array_equal(weights.repeat_interleave(2).numpy(), np.ravel(wanted["integral_weight"]["data"]))
 
 
-@pytest.mark.parametrize("target", [{}, {"sigma": 1.5, "refine": "dark"}, {"codec": "heatmap-dark-udp", "sigma": 3.0}])
+@pytest.mark.parametrize("target", [{}, {"sigma": 1.5, "refine": "dark"}, {"refine": "dark-udp", "sigma": 3.0}])
 def test_the_task_wants_exactly_these_maps(people: Callable[[str], Path], target: dict[str, Any]) -> None:
     task = PoseTask(recipe_of(people("coco17"), target=target, input={"size_wh": (64, 96)}))
     batch = batch_of(task)
@@ -316,7 +315,7 @@ MORE_FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mobilenetv2": ("simple_pose_mobilenetv2", "aic14", {}),
     "mobile_pose-resnet": ("mobile_pose_resnet18_v1b", "coco17", {}),
     "mobile_pose-fpn": ("mobile_pose_fpn_1.0", "crowdpose14", {"sigma": 1.5, "refine": "dark"}),
-    "hrnet-w48-udp": ("pose_hrnet_w48", "wholebody133", {"codec": "heatmap-dark-udp"}),
+    "hrnet-w48-udp": ("pose_hrnet_w48", "wholebody133", {"refine": "dark-udp"}),
     "hourglass52": ("hourglass52_s2", "coco17", {"sigma": 1.0}),
     "princeton": ("hourglass_princeton_s2", "mpii16", {"sigma": 1.0}),
     "fastpose": ("fastpose_resnet50", "coco17", {"codec": "integral-sigmoid"}),

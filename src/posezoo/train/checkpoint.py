@@ -239,10 +239,9 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
         facts["name"] = entry.name
     if recipe.task == "detect":
         return facts
-    refined = {"none": "heatmap", "quarter": "heatmap-quarter", "dark": "heatmap-dark"}
-    codec = refined[target.refine] if target.codec == "heatmap" else target.codec
+    codec = target.codec_name
     # on the legacy grid heatmap pixel h is crop pixel 4 h, and a mirrored heatmap lies 3/4 of a pixel to the left
-    shift = entry.flip_shift if entry is not None else get_codec(codec).grid == "legacy"
+    shift = get_codec(codec).grid == "legacy" and (entry is None or entry.flip_shift)
     box_scale, flip_shift = str(given.box_scale), str(shift).lower()
     return facts | {
         "skeleton": recipe.data.skeleton, "codec": codec, "box_scale": box_scale, "flip_shift": flip_shift

@@ -94,8 +94,8 @@ def _check_target(recipe: Recipe, skeleton: Skeleton) -> None:
     if target.codec != "heatmap":
         if target.codec.startswith("heatmap-"):
             raise PosezooError(
-                f"target.codec {target.codec}: say target.codec=heatmap and target.refine="
-                f"{target.codec.removeprefix('heatmap-')} (none, quarter or dark)"
+                f"target.codec {target.codec}: say target.codec=heatmap, and in target.refine how its peaks are read: "
+                "none, quarter, dark or dark-udp"
             )
         codec = get_codec(target.codec)
         if isinstance(codec, CombinedCodec) and codec.heatmap_joints >= len(skeleton):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from posezoo.errors import PosezooError
+from posezoo.train.log import counted
 
 Key = tuple[int, int]
 Batch = dict[str, Tensor]
@@ -91,8 +92,8 @@ class Share:
     def __init__(self, order: Order, first: int, last: int, passes: int = 1, rank: int = 0, processes: int = 1):
         if order.batch_size % (passes * processes):
             raise PosezooError(
-                f"a step of {order.batch_size} samples does not divide by {processes} devices x {passes} passes: "
-                "change optimiser.batch_size or optimiser.accumulate"
+                f"a step of {counted(order.batch_size, 'sample')} does not divide by {counted(processes, 'device')} x "
+                f"{counted(passes, 'pass', 'passes')}: change optimiser.batch_size or optimiser.accumulate"
             )
         self.order, self.first, self.last = order, first, last
         self.passes, self.rank, self.processes = passes, rank, processes

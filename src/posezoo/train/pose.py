@@ -191,23 +191,22 @@ def make_codec(target: TargetPart, skeleton: Skeleton) -> Codec:
     Raises:
         PosezooError: an unknown codec, one for other joints, or a loss that it has no use for.
     """
-    codec = get_codec(target.codec)
+    codec = get_codec(target.codec_name)
     if isinstance(codec, IntegralCodec):
         if target.loss == "ohkm":
             raise PosezooError(f'target.loss = "ohkm" is for heatmaps, and target.codec = "{target.codec}" has none')
         return codec
     if isinstance(codec, CombinedCodec):
         _check_joints(target.codec, codec, skeleton)
-        return replace(codec, heatmap=_heatmap(codec.heatmap, target, target.refine))
+        refine: Any = target.refine
+        return replace(codec, heatmap=_as_wide(replace(codec.heatmap, refine=refine), target.sigma))
     assert isinstance(codec, HeatmapCodec)
-    # a name such as "heatmap-dark-udp" says how to refine, "heatmap" leaves it to the recipe
-    return _heatmap(codec, target, target.refine if target.codec == "heatmap" else codec.refine)
+    return _as_wide(codec, target.sigma)
 
 
-def _heatmap(codec: HeatmapCodec, target: TargetPart, refine: Any) -> HeatmapCodec:
+def _as_wide(codec: HeatmapCodec, sigma: float) -> HeatmapCodec:
     # the blur of "dark" is about as wide as the Gaussians: 11 for sigma 2, 17 for sigma 3
-    kernel = max(codec.blur_kernel, 2 * round(3 * target.sigma) - 1)
-    return replace(codec, refine=refine, sigma=target.sigma, blur_kernel=kernel)
+    return replace(codec, sigma=sigma, blur_kernel=max(codec.blur_kernel, 2 * round(3 * sigma) - 1))
 
 
 def _check_joints(name: str, codec: CombinedCodec, skeleton: Skeleton) -> None:

@@ -30,7 +30,7 @@ def _share(value: Any) -> Any:
 class Part(BaseModel):
     """A table of a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelPart(Part):
@@ -92,12 +92,15 @@ class DataPart(Part):
         return (value,) if isinstance(value, dict) else value
 
 
+Spread = Annotated[float, Field(gt=0)]
+
+
 class InputPart(Part):
     """What the network sees."""
 
     size_wh: tuple[int, int] = (192, 256)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
     channels: Literal["rgb", "bgr"] = "rgb"
     box_scale: float = Field(1.25, gt=0)
 
@@ -107,11 +110,23 @@ class TargetPart(Part):
 
     codec: str = "heatmap"  # "heatmap", "integral-softmax", "integral-sigmoid", "combined-26" or "combined-23"
     sigma: float = Field(2.0, gt=0)  # of the Gaussians, heatmap pixels
-    refine: Literal["none", "quarter", "dark"] = "quarter"  # "dark": exact centres in targets, DARK decoding
+    # "dark": exact centres in targets, DARK decoding; "dark-udp": that on UDP's grid, crops too
+    refine: Literal["none", "quarter", "dark", "dark-udp"] = "quarter"
     loss: Literal["mse", "ohkm"] = "mse"  # of heatmaps; "ohkm": only the worst joints of each person (CPN)
     hardest: int = Field(8, ge=1)  # "ohkm": how many
     integral_weight: float = Field(1.0, gt=0)  # of the integral half of a combined codec
     part_weights: dict[str, Annotated[float, Field(ge=0)]] = {}  # by part of the skeleton, such as left_hand = 10
+
+    @model_validator(mode="after")
+    def _udp_is_for_heatmaps(self) -> TargetPart:
+        if self.refine == "dark-udp" and self.codec != "heatmap":
+            raise ValueError('refine = "dark-udp" is for codec = "heatmap"')
+        return self
+
+    @property
+    def codec_name(self) -> str:
+        """The codec and its refinement in one, a name of `posezoo.codecs`."""
+        return self.codec if self.codec != "heatmap" or self.refine == "none" else f"heatmap-{self.refine}"
 
 
 class Teacher(Part):
@@ -135,9 +150,18 @@ class DistillPart(Part):
 class MosaicPart(Part):
     """Detector only: photographs laid out on one canvas."""
 
-    canvas: int = Field(320, multiple_of=32)
-    rows: tuple[float, ...] = (0.35, 0.35, 0.2, 0.1)  # probability of 1x1, 2x2, 3x3, 4x4 photographs
-    scale: tuple[float, float] = (0.6, 2.4)  # of each photograph against its cell
+    canvas: int = Field(320, multiple_of=32, gt=0)
+    # probability of 1x1, 2x2, 3x3, 4x4 photographs
+    rows: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.35, 0.35, 0.2, 0.1), min_length=1)
+    scale: tuple[Annotated[float, Field(gt=0)], float] = (0.6, 2.4)  # of each photograph against its cell
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> MosaicPart:
+        if not sum(self.rows):
+            raise ValueError(f"rows: one of them must be above 0, not {list(self.rows)}")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: the smaller comes first, not {list(self.scale)}")
+        return self
 
 
 class OptimiserPart(Part):
@@ -185,7 +209,7 @@ class RunPart(Part):
     """Where and with what."""
 
     folder: Path = Path("runs/unnamed")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
     workers: int = Field(1, ge=0)

@@ -127,7 +127,7 @@ def entry_table(entry: Entry) -> dict[str, Any]:
     codec, _, refine = (entry.codec or "heatmap").partition("-")
     if codec != "heatmap":
         target = {"codec": entry.codec}
-    elif refine in ("", "quarter", "dark"):
+    elif refine in ("", "quarter", "dark", "dark-udp"):
         target = {"codec": codec, "refine": refine or "none"}
     else:
         raise PosezooError(f"{entry.name} is decoded by {entry.codec}, for which there are no targets to train with")
