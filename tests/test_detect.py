@@ -90,7 +90,7 @@ def test_settings_travel_with_the_file(tmp_path: Path) -> None:
     wrong = detector_network(tmp_path / "w.onnx", {"detector": {"long_sid": 640}})
     with pytest.raises(PosezooError, match="unknown detector setting 'long_sid'; did you mean long_side"):
         get_detector(wrong)
-    with pytest.raises(PosezooError, match="out of range"):
+    with pytest.raises(PosezooError, match=r"detector's score must be between 0 and 1, but is 2$"):
         Settings.of({"score": 2.0})
 
 

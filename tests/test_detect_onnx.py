@@ -133,8 +133,11 @@ def test_thresholds_and_batches(tmp_path: Path) -> None:
     path = dets(tmp_path / "d.onnx", RTMDET, shape=(2, 3, SIDE, SIDE))
     assert [len(found) for found in get_detector(path, score=0.05, batch_size=4)([SCENE] * 3)] == [2, 2, 2]
     assert len(get_detector(path, score=0.95)([SCENE])[0]) == 0
-    for wrong in ({"score": 1.5}, {"nms": 0.0}):
-        with pytest.raises(PosezooError, match="out of range"):
+    for wrong, message in (
+        ({"score": 1.5}, "score must be between 0 and 1, but is 1.5"),
+        ({"nms": 0.0}, "nms must be"),
+    ):
+        with pytest.raises(PosezooError, match=message):
             get_detector(path, **wrong)
     with pytest.raises(PosezooError, match="batch_size must be 1 or more, but is 0"):
         get_detector(path, batch_size=0)

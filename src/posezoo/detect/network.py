@@ -50,8 +50,14 @@ class Settings:
     crowd: int = 0
 
     def __post_init__(self) -> None:
-        if self.long_side < STRIDE or not 0 <= self.score <= 1 or not 0 < self.nms <= 1 or self.max_people < 1:
-            raise PosezooError(f"detector settings out of range: {self}")
+        for name, fits, wanted in (
+            ("long_side", self.long_side >= STRIDE, f"at least {STRIDE}"),
+            ("score", 0 <= self.score <= 1, "between 0 and 1"),
+            ("nms", 0 < self.nms <= 1, "above 0 and at most 1"),
+            ("max_people", self.max_people >= 1, "at least 1"),
+        ):
+            if not fits:
+                raise PosezooError(f"the detector's {name} must be {wanted}, but is {getattr(self, name):g}")
 
     @classmethod
     def of(cls, values: dict[str, Any], *, score: float | None = None, nms: float | None = None) -> Settings:

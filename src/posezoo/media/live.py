@@ -111,7 +111,11 @@ def camera_frames(number: int, open_capture: Callable[[int], Any] | None = None)
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    capture = (open_capture or cv2.VideoCapture)(number)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said once, by us
+    try:
+        capture = (open_capture or cv2.VideoCapture)(number)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     try:
         if not capture.isOpened():
             raise PosezooError(f"cannot open the camera {number}: there is none, or another program uses it")
