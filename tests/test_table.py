@@ -116,6 +116,10 @@ def test_list_command() -> None:
     assert output.index("pose_hrnet_w48.") < output.index("pose_hrnet_w32.hrnet_mpii")
     listed = json.loads(run("list", "--keypoints", "halpe136", "--json"))
     assert listed and all(entry["skeleton"] == "halpe136" and entry["cost"]["params"] > 0 for entry in listed)
+    named = [entry["name"] for entry in json.loads(run("list", "W32", "--source", "hrnet", "--json"))]
+    assert named and all("w32" in name for name in named)
+    (by_hash,) = json.loads(run("list", get_entry(BIG).weights[0].urls[0].rpartition("/")[2], "--json"))
+    assert by_hash["name"] == BIG
     on_mpii = run("list", "--on", "mpii", "--sort", "mean@0.1")
     assert "Mean@0.1" in on_mpii and "[1] " in on_mpii
 
@@ -170,6 +174,7 @@ def test_long_values_are_wrapped_and_addresses_stay_whole(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["list", "hrnets"], "no model has 'hrnets' in its names"),
         (["list", "--family", "hrnets"], "unknown family 'hrnets'; did you mean hrnet"),
         (["list", "--keypoints", "coco18"], "did you mean coco17"),
         (["list", "--on", "cocoo"], "did you mean coco"),

@@ -14,6 +14,9 @@ from posezoo.terminal import USER_ERROR, AsJson, fail, guard, print_fields, prin
 
 @guard
 def list_command(
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="Only those with this in a name that they go by.")
+    ] = None,
     family: Annotated[str | None, typer.Option(help="Only this kind of network, such as hrnet.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only those trained on this dataset, such as coco.")] = None,
     source: Annotated[str | None, typer.Option(help="Only those of this zoo, such as mmpose.")] = None,
@@ -24,13 +27,19 @@ def list_command(
 ) -> None:
     """List the models of the zoo.
 
-    Example:  posezoo list --on mpii --sort mean
+    Example:  posezoo list hrnet --on mpii --sort mean
     """
     from posezoo.zoo import get_entry, list_models
     from posezoo.zoo.table import entry_dict, score_table, sort_entries, summary_table
 
     entries = [get_entry(name) for name in list_models(family, dataset, source)]
     every = [get_entry(name) for name in list_models()]
+    if text is not None:
+        entries = [
+            entry for entry in entries if any(text.lower() in word.lower() for word in (entry.name, *entry.called))
+        ]
+        if not entries:
+            raise PosezooError(f"no model has '{text}' in its names")
     if keypoints is not None:
         _check_known("keypoints", keypoints, {entry.skeleton for entry in every})
         entries = [entry for entry in entries if entry.skeleton == keypoints]
