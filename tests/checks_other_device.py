@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils import backend_registration
 
 from loop_fixtures import _tiny_networks, folder_is
-from other_device import DEVICE, Elsewhere, Factories
 from posezoo.codecs import get_codec
 from posezoo.crop import box_to_affine
 from posezoo.deploy.on_device import OnDevice
@@ -24,14 +24,27 @@ from posezoo.skeletons import get_skeleton
 from posezoo.train import run
 from posezoo.train.log import read_log
 from posezoo.train.optimise import Learner
+from pretend import Pretend, Pretended
 from test_on_device import Colours, scene, spec_of
 from tiny_runs import write_people, write_recipe
 from train_fixtures import _one_thread
 
 
+class Module(backend_registration._DummyBackendModule):
+    """What torch asks a device's module for."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
+# for good: torch knows of the device from now on, and calls it an accelerator
+backend_registration._setup_privateuseone_for_python_backend("elsewhere", Module())
+DEVICE = torch.device("elsewhere", 0)
+
+
 @pytest.fixture(autouse=True)
-def _factories() -> Iterator[None]:
-    with Factories():
+def _pretend() -> Iterator[None]:
+    with Pretend():
         yield
 
 
@@ -40,7 +53,7 @@ def _factories() -> Iterator[None]:
 
 def test_what_mixes_devices_fails_and_what_does_not_is_computed() -> None:
     here, there = torch.arange(6.0).reshape(2, 3), torch.arange(6.0, device=DEVICE).reshape(2, 3)
-    assert isinstance(there, Elsewhere) and there.device == DEVICE
+    assert isinstance(there, Pretended) and there.device == DEVICE
     assert torch.equal((there * 2 + torch.tensor(1.0)).cpu(), here * 2 + 1)
     assert torch.equal(there[torch.tensor([1])].cpu(), here[1:])
     assert torch.equal(here.clone().copy_(there), here) and torch.equal(there.clone().copy_(here).cpu(), here)
