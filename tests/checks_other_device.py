@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from torch.utils import backend_registration
 
+from elsewhere import DEVICE
 from loop_fixtures import _tiny_networks, folder_is
 from posezoo.codecs import get_codec
 from posezoo.crop import box_to_affine
@@ -28,18 +28,6 @@ from pretend import Pretend, Pretended
 from test_on_device import Colours, scene, spec_of
 from tiny_runs import write_people, write_recipe
 from train_fixtures import _one_thread
-
-
-class Module(backend_registration._DummyBackendModule):
-    """What torch asks a device's module for."""
-
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        return [torch.bfloat16, torch.float16]
-
-
-# for good: torch knows of the device from now on, and calls it an accelerator
-backend_registration._setup_privateuseone_for_python_backend("elsewhere", Module())
-DEVICE = torch.device("elsewhere", 0)
 
 
 @pytest.fixture(autouse=True)

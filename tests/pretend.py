@@ -6,6 +6,7 @@ from the CPU, an index may, a copy may go either way. Nothing is said of speed o
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ class Pretended(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor, device: torch.device) -> Pretended:
-        made = Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-            device=device,
-        )  # fmt: skip
+        # else it could be no view of one that was made outside
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+            made = Tensor._make_wrapper_subclass(
+                cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+                device=device,
+            )  # fmt: skip
         made.held = held
         return made
 

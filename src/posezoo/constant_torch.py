@@ -13,15 +13,15 @@ from torch import Tensor
 def constant(device: torch.device, make: Callable[..., Any], *arguments: Any) -> Tensor:
     """`make(*arguments)`, an array, as a tensor on `device`.
 
-    On CUDA it is made once and kept: a copy to the device would wait for all that the device was told to do before, and
-    no CUDA graph can be captured of it.
+    On a GPU it is made once and kept: a copy to it would wait for all that it was told to do before, and no CUDA graph
+    can be captured of that.
 
     Args:
         device: where.
         make: gives the array.
         arguments: of `make`, hashable.
     """
-    if device.type != "cuda" or torch.compiler.is_compiling():  # a tracer writes constants into its graph
+    if device.type == "cpu" or torch.compiler.is_compiling():  # a tracer writes constants into its graph
         return torch.tensor(make(*arguments), device=device)
     return _kept(device, make, *arguments)
 
