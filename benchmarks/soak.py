@@ -40,7 +40,7 @@ from posezoo.estimator import Estimator
 from posezoo.files import atomic_path
 from posezoo.media.images import find_images, read_image
 from posezoo.predict import MIN_SCORE
-from posezoo.suppress import rescore
+from posezoo.suppress import person_scores
 
 COLUMNS = ["what", "count", "lost", "p50_ms", "p95_ms", "p99_ms", "value", "unit", "date", "command"]
 BODY_MB, EVERY_S, PAUSE_S = 8, 0.5, 0.02
@@ -115,7 +115,7 @@ def make_kinds(files: list[bytes], estimator: Estimator) -> dict[str, Kind]:
     people = []
     for data in files:
         poses = estimator(read_image(data))
-        people.append(int((rescore(poses.box_scores, poses.scores) >= MIN_SCORE).sum()))
+        people.append(int((person_scores(poses) >= MIN_SCORE).sum()))
     form = f"multipart/form-data; boundary={BOUNDARY}"
     good = {
         f"picture {row + 1}": Kind(60 / len(files), data, "image/*", 200, (people[row],))

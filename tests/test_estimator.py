@@ -13,7 +13,7 @@ from posezoo.estimator import LOOK_AHEAD, Estimator
 from posezoo.media import Picture, write_image
 from posezoo.predict import MIN_SCORE
 from posezoo.skeletons import get_skeleton
-from posezoo.suppress import rescore
+from posezoo.suppress import person_scores
 from posezoo.types import Boxes, Poses
 from tiny_networks import METADATA, detector_network, joints_of, picture, pose_network
 
@@ -283,7 +283,7 @@ def test_a_zoo_model_runs_with_torch(tmp_path: Path) -> None:
 def test_the_packaged_pair_finds_the_astronaut() -> None:
     picture_file = Path(__file__).resolve().parents[1] / "examples" / "astronaut.png"
     poses = Estimator(device="cpu")(picture_file)
-    shown = poses[rescore(poses.box_scores, poses.scores) >= MIN_SCORE]
+    shown = poses[person_scores(poses) >= MIN_SCORE]
     assert len(shown) == 1, "several boxes found her"
     best = poses[int(poses.scores.mean(axis=1).argmax())]
     joint = poses.skeleton.index

@@ -33,7 +33,7 @@ from posezoo.serve.app import create_app
 from posezoo.serve.refusals import STATUS
 from posezoo.serve.settings import Settings
 from posezoo.serve.worker import Model
-from posezoo.suppress import rescore
+from posezoo.suppress import person_scores
 from serve_fakes import picture
 from serve_fixtures import PNG, client, code_of, post, serving
 
@@ -352,7 +352,7 @@ def test_the_same_numbers_as_the_estimator(real: TestClient) -> None:
     for name, result in zip(names, answer["results"], strict=True):
         image = read_image(EXAMPLES / name)
         poses = estimator(image)
-        poses = poses[rescore(poses.box_scores, poses.scores) >= MIN_SCORE]
+        poses = poses[person_scores(poses) >= MIN_SCORE]
         assert len(poses) >= 1
         wanted = to_table(Result(poses, name, size_wh=(image.shape[1], image.shape[0])))
         assert {key: result[key] for key in ("image", "width", "height", "people")} == {

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posezoo.errors import PosezooError
-from posezoo.suppress import oks, oks_nms, rescore, soft_oks_nms
+from posezoo.skeletons import Skeleton, get_skeleton
+from posezoo.suppress import oks, oks_nms, person_scores, rescore, soft_oks_nms
+from posezoo.types import Poses
 
 COCO = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 CROWDPOSE = np.array([79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89, 79, 79]) / 1000
@@ -83,6 +85,22 @@ def test_nobody_has_no_score_and_no_similarity():
 def test_a_pose_without_confident_joints_scores_zero():
     scores = rescore([0.5, 1.0], [[0.1, 0.2], [0.3, 0.1]], threshold=0.2)
     np.testing.assert_allclose(scores, [0.0, 0.3])
+
+
+def test_few_joints_make_no_sure_person():
+    joints = np.zeros((4, 17))
+    joints[0, 3], joints[1, :5], joints[2, :], joints[3, 0:2] = 0.9, 0.9, 0.9, (0.19, 0.1)
+    poses = Poses(np.zeros((4, 17, 2)), joints, np.tile([0, 0, 9, 9], (4, 1)), [0.5] * 4, get_skeleton("coco17"))
+    np.testing.assert_allclose(person_scores(poses), [0.5 * 0.9 / 5, 0.45, 0.45, 0], atol=1e-6)
+    few = Poses(
+        np.zeros((1, 2, 2)),
+        [[0.9, 0.1]],
+        [[0, 0, 9, 9]],
+        [1.0],
+        Skeleton("two", ("a", "b"), oks_sigmas=np.ones(2), joint_weights=np.ones(2)),
+    )
+    np.testing.assert_allclose(person_scores(few), [0.5], atol=1e-6)
+    assert person_scores(Poses.empty(get_skeleton("coco17"))).shape == (0,)
 
 
 def test_a_pose_without_a_counted_joint_is_unlike_anything():

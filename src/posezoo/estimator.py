@@ -25,7 +25,7 @@ from posezoo.detect import Detector, get_detector
 from posezoo.errors import PosezooError
 from posezoo.media.images import Picture, load_picture
 from posezoo.skeletons import Skeleton, get_skeleton
-from posezoo.suppress import oks_nms, rescore
+from posezoo.suppress import oks_nms, person_scores
 from posezoo.types import Boxes, Poses
 
 if TYPE_CHECKING:
@@ -268,10 +268,9 @@ class Estimator:
     def _suppress(poses: Poses) -> Poses:
         """Without the poses that repeat a better one (two boxes round one person), in the order of the boxes."""
         x1, y1, x2, y2 = poses.boxes_xyxy.T
-        person_scores = rescore(poses.box_scores, poses.scores)
         areas = (x2 - x1) * (y2 - y1)
         sigmas = poses.skeleton.oks_sigmas
-        kept = oks_nms(poses.keypoints_xy, person_scores, areas, sigmas, OKS_NMS, poses.scores, SEEN)
+        kept = oks_nms(poses.keypoints_xy, person_scores(poses), areas, sigmas, OKS_NMS, poses.scores, SEEN)
         return poses[np.sort(kept)]
 
     def _detect(self, pictures: list[Picture], given: list[Boxes | None]) -> list[Boxes]:

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posezoo.errors import PosezooError
+from posezoo.types import Poses
+
+LEAST_JOINTS = 5  # of a face alone: nose, eyes and ears
 
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -226,13 +229,14 @@ def _merge(poses: Doubles, scores: Doubles, radius: float) -> tuple[Doubles, Dou
     return (shares[..., None] * poses).sum(axis=0), (shares * scores).sum(axis=0)
 
 
-def rescore(box_scores: ArrayLike, joint_scores: ArrayLike, threshold: float = 0.2) -> Doubles:
+def rescore(box_scores: ArrayLike, joint_scores: ArrayLike, threshold: float = 0.2, least: int = 1) -> Doubles:
     """The score of each pose: its box's, times the mean of its joint scores above `threshold` (0 if none is).
 
     Args:
         box_scores: (N,).
         joint_scores: (N, K).
         threshold: joints that score no more than this do not count.
+        least: where fewer joints count, the best of the others make up this many.
 
     Returns:
         (N,) float64.
@@ -241,7 +245,18 @@ def rescore(box_scores: ArrayLike, joint_scores: ArrayLike, threshold: float = 0
     joints = np.asarray(joint_scores, np.float64)
     joints = joints.reshape(len(boxes), -1) if joints.size else np.zeros((len(boxes), 0))
     counted = joints > threshold
+    if least > 1:
+        best = np.argsort(-joints, axis=1)[:, :least]
+        np.put_along_axis(counted, best, counted.any(axis=1, keepdims=True), axis=1)
     return boxes * (joints * counted).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+
+
+def person_scores(poses: Poses) -> Doubles:
+    """How sure the pipeline is of each person, (N,): `rescore`, of the best five joints at least.
+
+    By its few sure joints alone, whatever looks like a nose would be as much of a person as somebody seen whole.
+    """
+    return rescore(poses.box_scores, poses.scores, least=LEAST_JOINTS)
 
 
 def _poses(keypoints: ArrayLike) -> Doubles:

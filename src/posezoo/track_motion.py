@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from posezoo.errors import PosezooError
 from posezoo.skeletons import Skeleton
-from posezoo.suppress import rescore
+from posezoo.suppress import person_scores
 from posezoo.types import Poses
 
 Doubles = NDArray[np.float64]
@@ -54,7 +54,7 @@ class Sightings:
         keypoints_xy = poses.keypoints_xy.astype(np.float64)
         shown = (poses.scores > joint_score) & np.isfinite(keypoints_xy).all(axis=2)
         sides = np.concatenate([(low + high) / 2, np.maximum(high - low, 1)], axis=1)
-        return cls(sides, keypoints_xy, shown, rescore(poses.box_scores, poses.scores))
+        return cls(sides, keypoints_xy, shown, person_scores(poses))
 
     def __len__(self) -> int:
         return len(self.sides)

@@ -5,8 +5,9 @@
 
 `image_id` is the file name of the image, and "7.jpg" for frame 7 of a video. `idx` is the track id, there when people
 were tracked. `score` is the whole person's, in [0, 1]: the box score times the mean of the joint scores above 0.2, see
-`posezoo.suppress.rescore`. AlphaPose's own is that of its pose NMS and may be above 1, and the `c` of its old releases
-went up to 6 for COCO networks; ours stay in [0, 1]. What others wrote is read as it stands, and written again so.
+`posezoo.suppress.person_scores`. AlphaPose's own is that of its pose NMS and may be above 1, and the `c` of its old
+releases went up to 6 for COCO networks; ours stay in [0, 1]. What others wrote is read as it stands, and written again
+so.
 
 The list has no place for images without people, nor for the name of the skeleton, whose order the keypoints follow.
 """

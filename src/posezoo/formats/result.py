@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from posezoo import suppress
 from posezoo.errors import PosezooError
 from posezoo.formats.values import number, optional, rounded, rounded_xys, whole
 from posezoo.skeletons import Skeleton
-from posezoo.suppress import rescore
 from posezoo.types import Floats, Poses
 
 DEFAULT_SKELETON = "coco17"
@@ -33,7 +33,7 @@ class Result:
         frame: its number in the video, from 0; None for a picture.
         time_s: when it is shown, in seconds from the start of the video.
         size_wh: width and height in pixels; None where a file did not say.
-        person_scores: (N,) the whole person's, where a file said; None: that of `suppress.rescore`.
+        person_scores: (N,) the whole person's, where a file said; None: those of `suppress.person_scores`.
 
     Raises:
         PosezooError: there are not as many person scores as people.
@@ -53,7 +53,7 @@ class Result:
     @property
     def scores(self) -> list[float]:
         """The whole person's score of each."""
-        own = rescore(self.poses.box_scores, self.poses.scores) if self.person_scores is None else self.person_scores
+        own = suppress.person_scores(self.poses) if self.person_scores is None else self.person_scores
         return np.asarray(own, np.float64).tolist()
 
     def key(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from posezoo.predict.request import FPS, MIN_SCORE, Request
 from posezoo.skeletons import Skeleton
 from posezoo.stopwatch import Watch
-from posezoo.suppress import rescore
+from posezoo.suppress import person_scores
 from posezoo.types import Poses
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Keep:
 
     def __call__(self, poses: Poses) -> Poses:
         """Those who stay, in their order."""
-        keep = rescore(poses.box_scores, poses.scores) >= self.score
+        keep = person_scores(poses) >= self.score
         if self.area > 0:
             keep &= np.prod(poses.boxes_xyxy[:, 2:] - poses.boxes_xyxy[:, :2], axis=1) >= self.area
         return poses if keep.all() else poses[keep]

@@ -15,7 +15,7 @@ from posezoo.formats.values import json_line
 from posezoo.serve.refusals import Refusal
 from posezoo.serve.service import Outcome
 from posezoo.serve.worker import Model
-from posezoo.suppress import rescore
+from posezoo.suppress import person_scores
 from posezoo.types import Boxes, Poses
 
 _QUALITY = 92
@@ -32,7 +32,7 @@ def keep(
             kept.append(Poses.empty(model.estimator.skeleton))
             continue
         least = (model.least_score if given is None else 0.0) if min_score is None else min_score
-        kept.append(done.poses[rescore(done.poses.box_scores, done.poses.scores) >= least])
+        kept.append(done.poses[person_scores(done.poses) >= least])
     return kept
 
 
