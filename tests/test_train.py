@@ -172,7 +172,7 @@ def test_a_detector_run_writes_weights_that_load(tmp_path: Path, people_folder: 
     assert 0 <= float(scores.min()) and float(scores.max()) <= 1
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
 def test_the_detectors_loss_is_the_same_in_half_precision(
     tmp_path: Path, people_folder: Path, dtype: torch.dtype
 ) -> None:
