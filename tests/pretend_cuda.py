@@ -93,14 +93,13 @@ class Cuda(Pretend):
     def _memory(self, tensor: Pretended) -> Memory:
         key = tensor.held.untyped_storage()._cdata
         if key not in self.memories or not len(self.memories[key].tensors):
-            self._given_away(self.memories.get(key))
+            if key in self.memories:
+                self._given_away(self.memories[key])
             self.memories[key] = Memory(self.stream)
         self.memories[key].tensors[tensor] = None
         return self.memories[key]
 
-    def _given_away(self, memory: Memory | None) -> None:
-        if memory is None:
-            return
+    def _given_away(self, memory: Memory) -> None:
         for stream, time in (memory.writes, *memory.reads.items()):
             if stream not in memory.known_to and memory.made_on.clock[stream] < time:
                 self.races.append("memory is given away while a stream that the allocator does not know of may use it")
@@ -113,7 +112,8 @@ class Cuda(Pretend):
         places = {v.held.untyped_storage()._cdata for v in given}
         fresh = [v for v in made if v.held.untyped_storage()._cdata not in places]
         if made and not fresh and not changed:
-            [self._memory(view) for view in made]
+            for view in made:
+                self._memory(view)
             return  # a view touches nothing
         for tensor in given:
             is_target = changed and (tensor is args[0] or tensor is kwargs.get("out"))
@@ -147,7 +147,9 @@ class Cuda(Pretend):
         if up or func in WAITS or torch.device("cpu") in [v for v in leaves if isinstance(v, torch.device)]:
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         result = compute(func, args, kwargs)
-        [self._memory(v) for v in tree_leaves(result) if isinstance(v, Pretended)]
+        for made in tree_leaves(result):
+            if isinstance(made, Pretended):
+                self._memory(made)
         self.captured.append((func, args, kwargs, result))  # type: ignore[union-attr]
         return result
 

@@ -33,6 +33,9 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+Positive = Annotated[float, Field(gt=0)]
+
+
 class ModelPart(Part):
     """Which network, and what it starts from."""
 
@@ -92,15 +95,12 @@ class DataPart(Part):
         return (value,) if isinstance(value, dict) else value
 
 
-Spread = Annotated[float, Field(gt=0)]
-
-
 class InputPart(Part):
     """What the network sees."""
 
     size_wh: tuple[int, int] = (192, 256)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Spread, Spread, Spread] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     channels: Literal["rgb", "bgr"] = "rgb"
     box_scale: float = Field(1.25, gt=0)
 
@@ -153,10 +153,7 @@ class MosaicPart(Part):
     canvas: int = Field(320, multiple_of=32, gt=0)
     # probability of 1x1, 2x2, 3x3, 4x4 photographs
     rows: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.35, 0.35, 0.2, 0.1), min_length=1)
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=10)]] = (
-        0.6,
-        2.4,
-    )  # of each photograph against its cell
+    scale: tuple[Positive, Annotated[float, Field(le=10)]] = (0.6, 2.4)  # of each photograph against its cell
 
     @model_validator(mode="after")
     def _can_be_drawn(self) -> MosaicPart:
