@@ -5,8 +5,9 @@
 The contestants of a network take turns; the figure is the median process CPU time of a batch. "torch eager" is the
 module as the zoo builds it, nothing folded and in torch's own memory format. The weights are random, and INT8 is
 calibrated with noise and leaves nothing in floating point: that is for speed alone and says nothing of accuracy. Some
-ratios have floors; the exit code is 1 where one is missed. With `--only` the lines of other networks in the CSV stay as
-they are; `--files` keeps the weights and the quantised networks for the next run.
+ratios have floors; the exit code is 1 where one is missed. The lines of other processors in the CSV stay as they are,
+and with `--only` those of other networks; `--files` keeps the weights and the quantised networks for the next run, on
+the same machine.
 """
 
 from __future__ import annotations
@@ -175,15 +176,16 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the lines with the machine; those of networks that were not measured now stay."""
+    """Write the lines with the machine; those of networks and processors that were not measured now stay."""
     facts = machine_facts()
-    measured = {row["model"] for row in rows}
+    measured = {(row["model"], facts["processor"]) for row in rows}
     kept: list[dict[str, Any]] = []
     if path.is_file():
         with path.open(newline="") as file:
-            kept = [line for line in csv.DictReader(file) if line["model"] not in measured]
+            kept = [line for line in csv.DictReader(file) if (line["model"], line["processor"]) not in measured]
     order = {name: place for place, name in enumerate(FLOORS)}
-    lines = sorted([*kept, *({**row, **facts} for row in rows)], key=lambda line: order.get(line["model"], len(order)))
+    lines = [*kept, *({**row, **facts} for row in rows)]
+    lines.sort(key=lambda line: (line["processor"], order.get(line["model"], len(order))))
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *facts], lineterminator="\n")
         writer.writeheader()

@@ -169,7 +169,7 @@ def test_how_many_of_the_worst() -> None:
 def test_weights_of_seven_bits_where_eight_would_saturate(
     monkeypatch: pytest.MonkeyPatch, flags: str, machine: str, bits: int
 ) -> None:
-    monkeypatch.setattr(quantize.platform, "machine", lambda: machine)
+    monkeypatch.setattr("posezoo.cpu.platform.machine", lambda: machine)
     monkeypatch.setattr(Path, "read_text", lambda self: f"processor\t: 0\nflags\t\t: {flags}\n")
     assert bits_for("auto") == bits and bits_for("7bit") == 7
 

@@ -94,7 +94,7 @@ def requirements() -> dict[str, list[Requirement]]:
 
 
 def _python() -> Finding:
-    from posezoo.bench.machine import cpu_name
+    from posezoo.cpu import cpu_name
 
     return Finding("python", f"{platform.python_version()}, {platform.system()} {platform.release()}, {cpu_name()}")
 

@@ -6,12 +6,12 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import sys
 from pathlib import Path
 
 from posezoo import __version__
+from posezoo.cpu import cpu_name
 
 _PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
 
@@ -25,16 +25,6 @@ def machine_facts(device: str = "cpu") -> dict[str, str]:
         "date": datetime.date.today().isoformat(),
         "command": own_command(),
     }
-
-
-def cpu_name() -> str:
-    """The CPU's model as it calls itself."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
-    return found[1].strip() if found else platform.machine()
 
 
 def gpu_name() -> str:

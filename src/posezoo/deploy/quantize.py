@@ -9,8 +9,6 @@ left as they were.
 from __future__ import annotations
 
 import os
-import platform
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posezoo.cpu import multiplies_bytes
 from posezoo.crop import normalise
 from posezoo.deploy.metadata import metadata_of
 from posezoo.deploy.ranges import MODES, tensor_ranges
@@ -37,8 +36,6 @@ SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}
 WEIGHTS = ("auto", "7bit", "8bit")
 MAX_ERROR = 5.0
 FITTED_ON, RANKED_ON = 64, 8  # crops: to fit the weights to, and to rank the convolutions by
-
-_INTEGER_DOT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # instructions whose sums of two products do not saturate
 
 Progress = Callable[[str, int, int], None]
 Judge = Callable[[Path], float]
@@ -247,22 +244,15 @@ def quantize(
 
 
 def bits_for(weight_bits: str) -> int:
-    """How many bits a weight gets: 8 where this machine multiplies and adds without an intermediate of 16 bits.
+    """How many bits a weight gets: 8 where this machine's sums of products do not saturate; else 7, whose sums cannot.
 
-    An x86 CPU without VNNI adds two products of 8 bits in 16, which overflow, silently. With weights of 7 bits they
-    cannot. A file with weights of 8 bits is for machines like the one that it was made on.
+    A file with weights of 8 bits is for machines like the one that it was made on.
     """
     if weight_bits not in WEIGHTS:
         raise unknown_name("width of weights", weight_bits, WEIGHTS)
     if weight_bits != "auto":
         return int(weight_bits[0])
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        return 8
-    try:
-        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:  # not Linux: it does not tell, so take what is right everywhere
-        return 7
-    return 8 if flags and _INTEGER_DOT & set(flags[1].split()) else 7
+    return 8 if multiplies_bytes() else 7
 
 
 def heatmap_error(wanted: NDArray[np.float32], given: NDArray[np.float32]) -> float:
