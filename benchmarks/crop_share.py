@@ -11,7 +11,6 @@ and normalised together, as the estimator does it, and given to the network one 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import tempfile
 import time
@@ -28,11 +27,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from posezoo.bench.rows import merge_csv
 from posezoo.crop import box_to_affine, crop_images, normalise
 from posezoo.detect import get_detector
 from posezoo.errors import PosezooError
 from posezoo.estimator import NetworkSpec, open_network
-from posezoo.files import atomic_path
 from posezoo.media.images import find_images, read_image
 
 People = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a picture, and their boxes (N, 4)
@@ -64,8 +63,9 @@ def main() -> None:
         table.add_row(*row)
     Console(width=150).print(table)
     if arguments.output:
-        with atomic_path(arguments.output) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
+        merge_csv(
+            arguments.output, [dict(zip(COLUMNS, row, strict=True)) for row in rows], ("model", "runtime", "processor")
+        )
 
 
 def find_people(sources: list[str]) -> Iterator[People]:

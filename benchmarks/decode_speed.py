@@ -10,7 +10,6 @@ the figures are the least of the rounds. Both must find the same joints, or the 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import os
 import time
@@ -25,8 +24,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from posezoo.bench.rows import merge_csv
 from posezoo.codecs import get_codec
-from posezoo.files import atomic_path
 
 Decode = Callable[[NDArray[np.float32]], NDArray]  # maps (N, K, h, w) -> crop pixels (N, K, 2)
 PEOPLE, JOINTS, WIDTH, HEIGHT, STRIDE = (32, 64), 17, 48, 64, 4
@@ -52,8 +51,9 @@ def main() -> None:
         table.add_row(*row)
     Console(width=120).print(table)
     if arguments.output:
-        with atomic_path(arguments.output) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
+        merge_csv(
+            arguments.output, [dict(zip(COLUMNS, row, strict=True)) for row in rows], ("decode", "people", "processor")
+        )
 
 
 def compare(name: str, loop: Decode, people: int, rounds: int) -> list[str]:

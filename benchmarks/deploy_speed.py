@@ -13,7 +13,6 @@ the same machine.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import tempfile
@@ -29,12 +28,11 @@ import numpy as np
 import torch
 
 from posezoo.bench.entrants import alone
-from posezoo.bench.machine import machine_facts
 from posezoo.bench.measure import Contestant, Timing, race, time_call
 from posezoo.bench.random_weights import random_weights
+from posezoo.bench.rows import merge_csv
 from posezoo.deploy.quantize import SUFFIXES, prepare, quantize
 from posezoo.estimator import open_network
-from posezoo.files import atomic_path
 from posezoo.terminal import print_table
 from posezoo.zoo import Entry, get_entry, get_model
 
@@ -52,21 +50,6 @@ FLOORS: dict[str, dict[tuple[str, int], float]] = {
     "simple_pose_resnet101_v1d.gluoncv_coco_256x192": {},
 }
 CALIBRATION, CALIBRATION_BATCH = 4, 4  # batches of noise, and crops in each
-COLUMNS = (
-    *(
-        "model",
-        "batch_size",
-        "runtime",
-        "precision",
-        "cpu_ms",
-        "wall_ms",
-        "spread",
-        "times",
-        "floor",
-        "holds",
-        "weights",
-    ),
-)
 
 
 def main() -> None:
@@ -85,7 +68,7 @@ def main() -> None:
             rows += measure(get_entry(name), folder, arguments.rounds)
     show(rows)
     if arguments.output:
-        write(arguments.output, rows)
+        merge_csv(arguments.output, rows)
     sys.exit(any(row["holds"] == "no" for row in rows))
 
 
@@ -173,23 +156,6 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     print_table(["model", "batch", "runtime", "precision", "CPU ms", "times", "floor", "holds"], cells)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the lines with the machine; those of networks and processors that were not measured now stay."""
-    facts = machine_facts()
-    measured = {(row["model"], facts["processor"]) for row in rows}
-    kept: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(newline="") as file:
-            kept = [line for line in csv.DictReader(file) if (line["model"], line["processor"]) not in measured]
-    order = {name: place for place, name in enumerate(FLOORS)}
-    lines = [*kept, *({**row, **facts} for row in rows)]
-    lines.sort(key=lambda line: (line["processor"], order.get(line["model"], len(order))))
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *facts], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 
 from command_line import Ran
 from posezoo.bench import entrants, machine
-from posezoo.bench.rows import Row, Stage, read_csv, write_csv
+from posezoo.bench.rows import Row, Stage, merge_csv, read_csv, write_csv
 from posezoo.bench.run import MOST_OPEN, Request, _groups
 from posezoo.bench.stages import STAGES
 from posezoo.bench.table import stage_table, summary
@@ -282,6 +282,18 @@ def test_machine_facts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     facts = machine.machine_facts()
     assert facts["command"] == "posezoo benchmark 'a b'"
     assert facts["processor"] and "CPUs" in facts["machine"] and "numpy" in facts["versions"]
+
+
+def test_what_was_measured_elsewhere_stays_in_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    merge_csv(path, [{"model": "a", "times": 1.5}, {"model": "b", "times": 2.0}])
+    here = machine.machine_facts()["processor"]
+    monkeypatch.setattr(machine, "cpu_name", lambda: "another")
+    merge_csv(path, [{"model": "a", "times": 7.0}])
+    merge_csv(path, [{"model": "a", "times": 8.0}])
+    with path.open(newline="") as file:
+        lines = [(line["model"], line["times"], line["processor"]) for line in csv.DictReader(file)]
+    assert lines == [("a", "1.5", here), ("b", "2.0", here), ("a", "8.0", "another")]
 
 
 @pytest.mark.slow

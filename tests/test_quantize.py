@@ -18,6 +18,7 @@ pytest.importorskip("onnxscript")
 from torch import nn  # noqa: E402
 
 import command_line  # noqa: E402
+from posezoo.cpu import cpu_name  # noqa: E402
 from posezoo.deploy import calibrate, equalise, graph, qdq, quantize, ranges, rounding  # noqa: E402
 from posezoo.deploy.quantize import Network, bits_for, enough, heatmap_error, open_file  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
@@ -270,6 +271,7 @@ def test_the_command_tells_what_it_did(command: Callable[..., tuple[int, str]], 
     code, output = command(*arguments, "--json")
     found = json.loads(output)
     assert found["calibrated_on"] == 1 and found["latency"]["fp32_ms"] > 0 and found["path"].endswith("t.onnx")
+    assert found["latency"]["processor"] == cpu_name()
 
 
 @pytest.mark.slow

@@ -117,6 +117,29 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         writer.writerows(lines)
 
 
+def merge_csv(
+    path: str | os.PathLike[str], lines: Sequence[Mapping[str, Any]], same: Sequence[str] = ("model", "processor")
+) -> None:
+    """Put what was measured now into a table, with what it depends on, beside what was measured elsewhere.
+
+    Args:
+        path: a CSV; made where there is none.
+        lines: the new rows, of one set of columns; `machine_facts` is added to each.
+        same: the columns that tell what was measured; a line of the file that agrees with a new one in all goes.
+    """
+    facts = machine_facts()
+    now = [{**line, **facts} for line in lines]
+    measured = {tuple(str(line[key]) for key in same) for line in now}
+    kept: list[dict[str, Any]] = []
+    if os.path.isfile(path):
+        with open(path, newline="", encoding="utf-8") as file:
+            kept = [line for line in csv.DictReader(file) if tuple(line.get(key) for key in same) not in measured]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(now[0]), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*kept, *now])
+
+
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """What `write_csv` wrote, a dict a row: numbers as numbers, nothing as None, the stages left out.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from posezoo.cpu import cpu_name
 from posezoo.errors import PosezooError
 from posezoo.terminal import AsJson, AsThreads, guard, print_json, print_table, progress_bar
 
@@ -104,7 +105,8 @@ def _reporter(advance: Callable[[int, int], None] | None) -> Callable[[str, int,
 def _as_dict(
     done: Quantized, speed: Latency, figures: list[tuple[str, float]], crops: Crops, judged: Labelled | None
 ) -> dict[str, Any]:
-    found = {**asdict(done), "path": str(done.path), "latency": {**asdict(speed), "ratio": speed.ratio}}
+    timed = {**asdict(speed), "ratio": speed.ratio, "processor": cpu_name()}
+    found = {**asdict(done), "path": str(done.path), "latency": timed}
     found |= {"calibration": crops.source, "nobody_found_in": crops.nobody, "unreadable": crops.unreadable}
     if figures and judged is not None:
         (metric, fp32), (_, int8) = figures
