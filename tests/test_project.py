@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import os
 import re
 import subprocess
@@ -182,3 +183,21 @@ def test_examples_are_credited() -> None:
 def test_version_is_the_same_everywhere() -> None:
     versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", text_of("CHANGELOG.md"), re.M)
     assert versions[0] == PROJECT["version"] == posezoo.__version__
+
+
+def table_of(name: str) -> list[dict[str, str]]:
+    with (ROOT / "results" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    text = text_of("README.md")
+    rows = [row for row in table_of("deploy_speed.csv") if (row["precision"], row["batch_size"]) == ("int8", "1")]
+    ranges = []
+    for vnni in (True, False):
+        times = [float(row["times"]) for row in rows if ("VNNI" in row["processor"]) == vnni]
+        ranges.append(f"{min(times):.1f} to {max(times):.1f}")
+    assert f"INT8 is {ranges[0]} times as fast as torch eager on a processor with VNNI, {ranges[1]} without" in text
+    plain = {row["what"]: row for row in reversed(table_of("embedded_quality.csv"))}
+    given, own = ([f"{float(plain[what][key]):.2f}" for key in ("AP", "AP50")] for what in ("pose", "end to end"))
+    assert f"OKS AP {given[0]}, AP50 {given[1]} in given boxes; AP {own[0]}, AP50 {own[1]} with its own" in text
