@@ -213,6 +213,7 @@ def bad(*arguments: object, word: str) -> Any:
         bad("pose.onnx", "--stages", word="--stages is for the whole pipeline"),
         bad("pose.onnx", "--dummy", "--images", "empty", word="exclude each other"),
         bad("pose.onnx", "--random", word="--random is for models of the zoo"),
+        bad("pose.onnx", "--weights", "a.pth", word="--weights is for models of the zoo"),
         bad("pose.onnx", "embedded", "--weights", "a.pth", word="--weights belong to one model"),
         bad("embedded", "--weights", "a.pth", "--random", word="--weights and --random"),
         bad("pose.onnx", "--csv", "pose.onnx/a.csv", word="pose.onnx"),
@@ -220,6 +221,7 @@ def bad(*arguments: object, word: str) -> Any:
         bad("pose.onnx", "--from", "a.csv", "--chart", "a.html", word="--from draws results"),
         bad("--from", "a.csv", "--chart", "a.html", word="no such file: a.csv"),
         bad("--from", "a.csv", word="--chart FILE"),
+        bad("--from", "a.csv", "--chart", "a.html", "--csv", "b.csv", word="nothing to measure"),
     ],
 )
 def test_bad_input_is_one_line(run: Any, network: Path, tmp_path: Path, arguments: tuple[str, ...], word: str) -> None:

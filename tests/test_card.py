@@ -70,7 +70,10 @@ def test_the_card_tells_what_came_of_what(folder: Path, people: Path) -> None:
 
 
 def test_a_run_that_is_done_can_only_tell_again(folder: Path) -> None:
-    before = torch.load(folder / "last.pt", weights_only=True)["model"]
+    before, card = torch.load(folder / "last.pt", weights_only=True)["model"], (folder / "card.md").read_text()
+    run(folder.parent / "recipe.toml", ["run.keep_best=2"], resume=True)
+    assert (folder / "card.md").read_text() == card
+    (folder / "card.md").unlink()
     run(folder.parent / "recipe.toml", ["run.keep_best=2"], resume=True)
     again = torch.load(folder / "last.pt", weights_only=True)["model"]
     assert all(torch.equal(before[key], again[key]) for key in before)

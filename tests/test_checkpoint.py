@@ -6,15 +6,19 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from safetensors import safe_open  # noqa: E402
 
+from posezoo.codecs import get_codec  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.files import atomic_path  # noqa: E402
+from posezoo.skeletons import get_skeleton  # noqa: E402
 from posezoo.train.checkpoint import Best, differences, facts_of, read_state, sweep, write_state  # noqa: E402
+from posezoo.train.pose import make_codec  # noqa: E402
 from posezoo.train.recipe import Recipe, load_recipe  # noqa: E402
 from tiny_runs import write_recipe  # noqa: E402
 
@@ -114,3 +118,21 @@ def test_facts_name_the_entry_only_where_the_network_can_stand_in_for_it() -> No
     assert facts_of(load_recipe(shifted))["flip_shift"] == "true"
     udp = facts_of(load_recipe(shifted, ["target.refine=dark-udp"]))
     assert (udp["codec"], udp["flip_shift"]) == ("heatmap-dark-udp", "false") and "name" not in udp
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "codec"),
+    [
+        ("res50_coco_256x192", ["target.refine=dark", "target.sigma=3"], "heatmap-dark-blur17"),
+        ("res50_coco_256x192", ["target.refine=quarter", "target.sigma=3"], "heatmap-quarter"),
+        ("fastpose_resnet50_dcn_wide.alphapose_halpe136_256x192_combined", ["target.refine=dark"], "combined-26-dark"),
+    ],
+)
+def test_facts_say_how_the_heatmaps_are_read(row: str, changes: list[str], codec: str) -> None:
+    recipe = load_recipe(row, changes)
+    skeleton = get_skeleton(recipe.data.skeleton)
+    found = facts_of(recipe)["codec"]
+    assert found == codec
+    maps = np.random.default_rng(0).normal(size=(2, len(skeleton), 16, 12)).astype(np.float32)
+    read, wanted = (each.decode(maps, (48, 64)) for each in (get_codec(found), make_codec(recipe.target, skeleton)))
+    assert all(np.array_equal(*pair) for pair in zip(read, wanted, strict=True))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posezoo.codecs import CODECS, CombinedCodec, get_codec, list_codecs
+from posezoo.codecs import CODECS, CombinedCodec, codec_name, get_codec, list_codecs
 from posezoo.codecs.heatmap import HeatmapCodec, average_flip, blur_matrix, flip_back, peaks
 from posezoo.crop import center_scale_to_affine, invert_affine, transform_points
-from posezoo.errors import PosezooError
+from posezoo.errors import PosezooError, UnknownNameError
 
 SIZE = (192, 256)
 HEATMAPS = sorted(name for name, codec in CODECS.items() if isinstance(codec, HeatmapCodec))
@@ -380,3 +380,26 @@ def test_the_crops_size_says_the_stride(name, stride):
         other = replace(codec, stride=stride)
     found, _ = codec.decode(made, (24 * stride, 32 * stride))
     np.testing.assert_array_equal(found, other.decode(made)[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*list_codecs(), "heatmap-dark-blur17", "heatmap-dark-udp-blur17", "combined-26-dark", "combined-23-dark-blur17"],
+)
+def test_a_codec_is_known_by_a_name_that_says_how_it_reads(name: str) -> None:
+    assert codec_name(get_codec(name)) == name
+
+
+def test_what_a_codec_writes_is_not_in_its_name() -> None:
+    trained = replace(CODECS["heatmap-dark"], sigma=3.0, blur_kernel=17, stride=2)
+    assert codec_name(trained) == "heatmap-dark-blur17"
+    assert codec_name(replace(CODECS["heatmap-quarter"], sigma=3.0, blur_kernel=17)) == "heatmap-quarter"
+    assert codec_name(HeatmapCodec(refine="quarter", grid="unbiased")) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["heatmap-blur17", "heatmap-dark-blur16", "heatmap-dark-blur", "combined-26-quarter", ""]
+)
+def test_a_codec_that_there_is_none_of(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown codec '{name}'"):
+        get_codec(name)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from format_results import COCO, some_poses
 from posezoo.detect import get_detector
 from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
+from posezoo.formats import Result, open_writer
 
 
 def write(path: Path, content: Any) -> Path:
@@ -128,6 +130,17 @@ def test_mmposes_results(tmp_path: Path) -> None:
         video = BoxesFile.read(write(tmp_path / "video.json", content))
         assert [len(video.find(f"v.mp4#{n}") or []) for n in range(2)] == [2, 0]
         assert video.find("v.mp4#1") is not None and video.find("v.mp4#2") is None
+
+
+@pytest.mark.parametrize(("first", "moved"), [(1, -1), (0, 0), (2, 0)])
+def test_mmposes_demo_counts_frames_from_one(first: int, moved: int, tmp_path: Path) -> None:
+    """It writes every frame; a file that begins later was cut, nobody knows by whom, and its inferencer has a list."""
+    frames = [{"frame_id": first + n, "instances": [{"bbox": [[0, 0, 1, n + 1]]}] * (n > 0)} for n in range(3)]
+    for content, by in (({"meta_info": {}, "instance_info": frames}, moved), (frames, 0)):
+        video = BoxesFile.read(write(tmp_path / "v.json", content))
+        assert list(video.by_name) == [str(first + by + n) for n in range(3)]
+        assert corners(video, f"v.mp4#{first + by}") == []
+        assert corners(video, f"v.mp4#{first + by + 2}") == [[0, 0, 1, 3]]
 
 
 def test_posezoos_results_and_lines(tmp_path: Path) -> None:
@@ -246,6 +259,46 @@ def test_ground_truth_has_no_crowds_and_its_own_classes(tmp_path: Path) -> None:
     content["categories"] = [{"id": 5, "name": "human"}]  # the only one, whatever it is called
     content["annotations"] = content["annotations"][:2]
     assert corners(BoxesFile.read(write(path, content)), "x.jpg") == [[1, 1, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("category", "people"),
+    [(5, 1), (5.0, 1), (None, 1), ("Person ", 1), (6, 0), (6.0, 0), (5.5, 0), (math.inf, 0), ([5], 0), (7, 0)],
+)
+def test_a_class_however_it_is_spelt(category: Any, people: int, tmp_path: Path) -> None:
+    box = {"image_id": 7, "category_id": category, "bbox": [1, 1, 2, 2]}
+    content = {
+        "images": [{"id": 7, "file_name": "x.jpg"}],
+        "annotations": [box],
+        "categories": [{"id": 5, "name": "Person"}, {"id": 6, "name": "Car"}],
+    }
+    path = write(tmp_path / "a.json", content)
+    assert len(corners(BoxesFile.read(path), "x.jpg")) == people
+    named = {"Car": int(category == 6), "PERSON": people}
+    for name, count in named.items():
+        assert len(corners(BoxesFile.read(path, classes=(name,)), "x.jpg")) == count
+
+
+@pytest.mark.parametrize(
+    ("category", "people"), [(1, 1), (1.0, 1), (None, 1), ("Person", 1), (3.0, 0), (0, 0), (91, 0)]
+)
+def test_a_class_of_coco_however_it_is_spelt(category: Any, people: int, tmp_path: Path) -> None:
+    rows = [{"image_id": 7, "category_id": category, "bbox": [1, 1, 2, 2]}]
+    path = write(tmp_path / "a.json", rows)
+    assert len(BoxesFile.read(path).find("7.jpg") or []) == people
+    assert len(BoxesFile.read(path, classes=("Car",)).find("7.jpg") or []) == (category == 3)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_file_names_with_what_some_take_for_the_end_of_a_line(format: str, tmp_path: Path) -> None:
+    names = [f"a{between}b.jpg" for between in ("\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c")]
+    names += ["a\nb.jpg"]  # which the one escapes and the other quotes
+    with open_writer(format, tmp_path, COCO) as writer:
+        for name in names:
+            writer.add(Result(some_poses(COCO), name))
+    (written,) = tmp_path.iterdir()
+    boxes = BoxesFile.read(written)
+    assert list(boxes.by_name) == names and {len(found) for found in boxes.by_name.values()} == {len(some_poses(COCO))}
 
 
 def test_names_with_folders(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from onnx import TensorProto
 from posezoo.detect import get_detector
 from posezoo.detect.network import Fit
 from posezoo.detect.onnx_graph import read_graph
-from posezoo.detect.onnx_told import kinds, told_of
+from posezoo.detect.onnx_read import misread
+from posezoo.detect.onnx_told import kinds, names_in, told_of
 from posezoo.errors import PosezooError
 from tiny_detectors import (
     BGR_255,
@@ -213,6 +214,19 @@ def test_plain_boxes_have_to_be_told(tmp_path: Path) -> None:
         ('kind = "yolox"\nclasses = "coco"', "classes must be names, or one of coco80"),
         ('kind = "yolox"\nrange = 0', "range must be a positive number"),
         ('kind = "yolox"\noutputs = { box = "a" }', "outputs must name boxes, scores, labels"),
+        (
+            'kind = "yolox"\noutputs = { boxes = ["a"], scores = "b" }',
+            r"outputs must name .*text.*, but is \{'boxes': \['a'",
+        ),
+        ('kind = "yolox"\noutputs = "boxes"', "outputs must name .*, but is 'boxes'"),
+        ('kind = [["yolox"]]', "unknown kind"),
+        ("kind = { name = 1 }", "unknown kind"),
+        ('kind = "yolox"\nclasses = { a = 1 }', "classes must be names, or one of coco80"),
+        ('kind = "yolox"\nclasses = [["person"]]', "classes must be names, or one of coco80"),
+        ('kind = "yolox"\nfill = true', "fill must be a grey level in 0..255, but is True"),
+        ('kind = "yolox"\nsize_wh = [-64, 64]', r"size_wh must be two positive whole numbers, .* but is \(-64, 64\)"),
+        ('kind = "yolox"\nsize_wh = [1000000, 1000000]', "size_wh must be two positive whole numbers, at most 4096"),
+        (f'kind = "yolox"\nmean = [1{"0" * 400}, 0, 0]', "mean must be three numbers"),
         ("kind = ", "is not valid TOML"),
     ],
 )
@@ -220,6 +234,84 @@ def test_a_wrong_file_beside_it(text: str, message: str, tmp_path: Path) -> None
     path = yolox(tmp_path / "d.onnx")
     (tmp_path / "d.toml").write_text(text)
     with pytest.raises(PosezooError, match=message):
+        get_detector(path)
+
+
+@pytest.mark.parametrize("size", ["[-64, 64]", "[1000000, 1000000]", "[true, 64]"])
+def test_a_size_that_cannot_be_is_not_tried(size: str, tmp_path: Path) -> None:
+    path = torchvision(tmp_path / "d.onnx")
+    (tmp_path / "d.toml").write_text(f'kind = "torchvision"\nsize_wh = {size}')
+    with pytest.raises(PosezooError, match=r"d\.toml: size_wh must be two positive whole numbers"):
+        get_detector(path)
+
+
+@pytest.mark.parametrize(
+    ("reads", "boxes", "other", "message"),
+    [
+        (
+            "softmax",
+            (2, 4),
+            (2,),
+            r"as its scores, read as softmax, 's' must be numbers \(n, classes \+ 1\) with n = 2 ",
+        ),
+        (
+            "sigmoid",
+            (2, 4),
+            (2,),
+            r"read as sigmoid, 's' must be numbers \(n, classes\) with n = 2 .* is float32 \(2,\)",
+        ),
+        ("softmax", (2, 4), (2, 1), r"'s' must be numbers \(n, classes \+ 1\) .* is float32 \(2, 1\)"),
+        ("sigmoid", (2, 4), (3, 80), r"'s' must be numbers \(n, classes\) with n = 2 .* is float32 \(3, 80\)"),
+        ("softmax", (2, 5), (2, 92), r"as its boxes, read as softmax, 'b' must be numbers \(n, 4\) .* \(2, 5\)"),
+        ("plain", (2, 4), (2, 3, 1), r"'s' must be numbers \(n,\) or \(n, classes\) .* \(2, 3, 1\): say in .*d\.toml"),
+        ("dets", (2, 4), (2,), r"'b' must be numbers \(n, 5\)"),
+        ("dets", (2, 5), (2, 1), r"as its labels, read as dets, 's' must be numbers \(n,\)"),
+        ("grid", (84,), (2,), r"'b' must be numbers \(A, 5 \+ classes\) .* \(84,\)"),
+        ("rows", (84, 5), (2,), r"'b' must be numbers \(A, 5 \+ classes\) .* \(84, 5\)"),
+        ("columns", (84,), (2,), r"'b' must be numbers \(4 \+ classes, A\)"),
+    ],
+)
+def test_outputs_that_are_not_those_of_the_kind(
+    reads: str, boxes: tuple[int, ...], other: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    outputs = {"b": (np.zeros(boxes, np.float32), None), "s": (np.zeros(other, np.float32), None)}
+    path = graph(tmp_path / "d.onnx", outputs, RGB)
+    named = {"dets": "labels"}.get(reads, "scores")
+    (tmp_path / "d.toml").write_text(f'reads = "{reads}"\noutputs = {{ boxes = "b", {named} = "s" }}')
+    with pytest.raises(PosezooError, match=message) as caught:
+        get_detector(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_detr_whose_scores_are_one_a_box(tmp_path: Path) -> None:
+    path = plain(tmp_path / "d.onnx", STRETCHED, STRETCHED_EYE, names=("pred_boxes", "classes", "logits"))
+    (tmp_path / "d.toml").write_text('kind = "detr"')
+    with pytest.raises(
+        PosezooError, match=r"'logits' must be numbers \(n, classes \+ 1\) with n = 2 .* float32 \(2,\)"
+    ):
+        get_detector(path)
+
+
+def test_outputs_that_change_with_the_picture() -> None:
+    """How many boxes there are a graph tells with each picture; as many scores must be there."""
+    boxes, scores = np.zeros((3, 4)), np.zeros((3, 80))
+    assert misread("sigmoid", {"boxes": boxes, "scores": scores}) is None
+    assert misread("sigmoid", {"boxes": boxes[:0], "scores": scores[:0]}) is None
+    assert misread("sigmoid", {"boxes": boxes, "scores": scores[:2]}) == ("scores", "numbers (n, classes) with n = 3")
+    assert misread("plain", {"boxes": boxes, "scores": np.array(["a"] * 3)}) is not None
+
+
+@pytest.mark.parametrize("names", ["{[]: 1}", "[" * 5000, "{0: 'a'", "{1: 'a'}"])
+def test_class_names_in_the_file_that_are_none(names: str) -> None:
+    assert names_in({"names": names}) is None
+
+
+@pytest.mark.parametrize("fill", [[], float("inf"), "a"])
+def test_a_damaged_pipeline(fill: Any, tmp_path: Path) -> None:
+    path = dets(tmp_path / "d.onnx", RTMDET)
+    steps = [{"type": "Resize", "size": [SIDE, SIDE]}, {"type": "Pad", "pad_val": fill}]
+    (tmp_path / "pipeline.json").write_text(json.dumps({"pipeline": {"tasks": [{"transforms": steps}]}}))
+    with pytest.raises(PosezooError, match=r"is not the pipeline\.json that MMDeploy writes"):
         get_detector(path)
 
 

@@ -320,8 +320,6 @@ def test_coordinates_of_heatmaps_teach_an_integral_student(hire: Callable[..., N
 def test_what_cannot_be_taught_says_why(hire: Callable[..., None]) -> None:
     teacher = {"model": "t"}
     hire(t=(Sees(17), entry_of((64, 64))))
-    with pytest.raises(PosezooError, match=r"set distill\.heatmap or distill\.coordinate"):
-        make(make_recipe([teacher], heatmap=0))
     with pytest.raises(PosezooError, match=r"unknown domain in distill\.teachers 'steet'; did you mean street"):
         make(make_recipe([{**teacher, "domains": ["steet"]}]))
     with pytest.raises(PosezooError, match=r"knows nose, .*\(coco17\), and none of wrist, .*\(hand21\)"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,3 +291,39 @@ def test_the_packaged_pair_finds_the_astronaut() -> None:
     nose, left, right = (best.keypoints_xy[0, joint(name)] for name in ("nose", "left_shoulder", "right_shoulder"))
     assert np.abs(nose - (224, 118)).max() < 25
     assert left[0] - right[0] > 120  # she faces us: her left is on our right
+
+
+# ---- a detector of one's own
+
+
+def test_any_callable_is_a_detector(files: tuple[Path, Path]) -> None:
+    image = np.zeros((60, 80, 3), np.uint8)
+    for detector in (lambda images: [[[0, 0, 40, 60]]], lambda images, names=None: [Boxes([[0, 0, 40, 60]])]):
+        found = Estimator(files[0], detector=detector)(image)
+        assert found.boxes_xyxy.tolist() == [[0, 0, 40, 60]]
+    assert len(Estimator(files[0], detector=lambda images: [None])(image)) == 0
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        ([], "the detector gave boxes for 0 of 1 images"),
+        (None, "what the detector gives: .*NoneType"),
+        ([[[0, 0, 9]]], r"what the detector gives: boxes_xyxy must have shape \(any, 4\)"),
+        ([Boxes.empty()] * 2, "the detector gave boxes for 2 of 1 images"),
+    ],
+)
+def test_what_a_detector_must_give(files: tuple[Path, Path], gives: Any, message: str) -> None:
+    with pytest.raises(PosezooError, match=message):
+        Estimator(files[0], detector=lambda images: gives)(np.zeros((60, 80, 3), np.uint8))
+
+
+def test_a_single_path_is_no_stream_of_letters(files: tuple[Path, Path]) -> None:
+    with pytest.raises(PosezooError, match="stream wants a list or an iterator of images"):
+        next(Estimator(files[0], detector="whole").stream("photo.png"))
+
+
+def test_the_score_of_a_person_is_that_of_the_files(files: tuple[Path, Path]) -> None:
+    found = Estimator(files[0], detector="whole")(np.full((60, 80, 3), (255, 0, 0), np.uint8))
+    assert found.person_scores.shape == (1,) and found.person_scores == pytest.approx(person_scores(found))
+    assert repr(found).startswith("Poses(1 person,")

@@ -50,7 +50,8 @@ class Oracle(Estimator):
         spec = {"name": "oracle", "skeleton": skeleton, "codec": "heatmap", "input_size_wh": (192, 256)}
         rest = {"channels": "rgb", "mean": (0, 0, 0), "std": (1, 1, 1), "box_scale": 1.25, "flip_shift": False}
         self.spec = NetworkSpec.of({**spec, **rest})
-        self.runtime, self.detector = SimpleNamespace(name="oracle", device="cpu", precision="fp32", threads=1), None
+        facts = {"name": "oracle", "device": "cpu", "precision": "fp32", "threads": 1}
+        self.runtime, self.detector = SimpleNamespace(**facts, metadata=dict), None
         self.flip, self.batch_size, self.max_megapixels = False, 4, None
         self.answer, self.error, self.seen = answer, error, []
 
@@ -368,7 +369,7 @@ def test_claims_stand_beside_and_never_among_what_was_measured():
     assert rows == [
         ["AP", "50.00", "63.70", ""],
         ["AP50", "75.00", "80.80", ""],
-        ["APE", "-1.00", "", "73.90"],
+        ["APE", "-", "", "73.90"],
         ["APMedium", "25.00", "", ""],
         ["AR", "61.00", "", ""],
     ]
@@ -376,6 +377,48 @@ def test_claims_stand_beside_and_never_among_what_was_measured():
     assert report.text().splitlines()[2].split() == ["AP", "50.00", "63.70"]
     bare = replace(report, claimed=(), dataset="mpii", metrics={"Mean": 88.5, "EPE": 12.0})
     assert bare.table()[1] == [["Mean", "88.50"], ["EPE", "12.00 px"]]
+
+
+def test_a_table_has_each_figure_once_and_a_dash_for_nobody():
+    parts = {f"{part}/{name}": value for part in ("body", "wholebody") for name, value in (("AP", 0.5), ("APM", -1.0))}
+    whole = Report(
+        model="m",
+        dataset="wholebody133",
+        protocol="how",
+        settings={},
+        metrics={**parts, "AP": 0.5, "APM": -1.0},
+        claimed=[Score("wholebody133", {"AP": 55.4}, "its page")],
+    )
+    assert whole.table()[1] == [
+        ["body/AP", "50.00", ""],
+        ["wholebody/AP", "50.00", "55.40"],
+        ["body/APM", "-", ""],
+        ["wholebody/APM", "-", ""],
+    ]
+    assert whole.to_dict()["metrics"]["APM"] == -1
+    assert whole.to_dict()["metrics"]["AP"] == 0.5
+
+
+def test_the_result_of_another_run_is_not_replaced(dataset):
+    run(Oracle(in_box), dataset)
+    written = {path.name: path.read_bytes() for path in dataset.out.iterdir()}
+    other = Oracle(in_box)
+    with pytest.raises(PosezooError) as caught:
+        run(other, dataset, Protocol(flip=True))
+    said = str(caught.value)
+    assert f"{dataset.out / 'report.json'} is the result of oracle on coco: protocol flip was False, now True" in said
+    assert "name another folder (-o DIR" in said and "--fresh" in said
+    assert other.seen == []  # it is said before the work
+    other.spec = replace(other.spec, name="other")
+    with pytest.raises(PosezooError, match="is the result of oracle on coco: model was oracle, now other"):
+        run(other, dataset)
+    assert {path.name: path.read_bytes() for path in dataset.out.iterdir()} == written
+    assert run(Oracle(in_box), dataset).metrics["AP"] == 1.0  # the same again
+    assert run(other, dataset, resume=False).model == "other"
+    assert json.loads((dataset.out / "report.json").read_text())["model"] == "other"
+    (dataset.out / "report.json").write_text("[]")
+    with pytest.raises(PosezooError, match=r"report.json is a file that does not say which run it is of"):
+        run(other, dataset)
 
 
 @pytest.fixture

@@ -191,6 +191,7 @@ def test_what_differs_is_refused(decode: bool, weights: Any, tmp_path: Path, mon
 @pytest.mark.parametrize("wrong", ["value", "joint", "nan", "shape"])
 def test_the_check_sees(wrong: str) -> None:
     numbers = {"input_size_wh": (48, 64), "mean": (0, 0, 0), "std": (1, 1, 1), "codec": "heatmap"}
+    numbers |= {"box_scale": 1.25, "flip_shift": True}
     spec = NetworkSpec.of({**SPEC, "name": "x", **numbers})
     module = fill(tiny(17))
 

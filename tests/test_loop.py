@@ -147,7 +147,7 @@ def kill_in_validation(patch: pytest.MonkeyPatch) -> None:
 
 def kill_when_the_best_are_written(patch: pytest.MonkeyPatch) -> None:
     """... and the checkpoint does not know of them yet."""
-    die_at(patch, checkpoint, "write_state", 2)
+    die_at(patch, checkpoint, "write_state", 3)  # the first one stands before anything is judged
 
 
 def kill_in_the_middle_of_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
@@ -347,7 +347,7 @@ def test_a_damaged_picture_to_be_judged_by_loses_nothing_that_was_learnt(
     tmp_path: Path, recipe: Path, whole: Path, people: Path
 ) -> None:
     shutil.copytree(people, tmp_path / "data")
-    (tmp_path / "data" / "3.png").write_bytes(b"not a picture")
+    (tmp_path / "data" / "3.png").write_bytes((people / "3.png").read_bytes()[:200])  # its header is whole
     judged = is_at("data.validate.images", tmp_path / "data")
     with pytest.raises(PosezooError, match=r"cannot read .*3\.png.* Step 2 is saved: mend this, and .*--resume"):
         run(recipe, [folder_is(tmp_path / "run"), judged, *LEARNING])

@@ -161,6 +161,7 @@ def test_optimisers_have_the_recipes_rates(tmp_path: Path, name: str) -> None:
     optimiser = make_optimiser(recipe, model)
     found = {(round(g["lr"], 6), g["weight_decay"]) for g in optimiser.param_groups}
     assert found == {(0.025, 0.01), (0.025, 0.0), (0.0125, 0.01), (0.0125, 0.0)}
+    assert {round(g["peak"], 6) for g in make_optimiser(recipe, model, 6).param_groups} == {0.05, 0.025}
     assert type(optimiser).__name__.lower() == name
     if name in ("sgd", "rmsprop"):
         assert {g["momentum"] for g in optimiser.param_groups} == {0.5}
@@ -197,7 +198,7 @@ def test_the_first_lines_say_what_is_unexpected(
     for line in (
         "6 samples; 1 epoch of 1 step of 6",
         "a step takes every sample there is: 6, not 8",
-        "learning rate 0.0015 for 8 samples a step, in proportion to 0.003 for 16",
+        "learning rate 0.001125 for 6 samples a step, in proportion to 0.003 for 16",
         "a step is 1 device x 6 passes of 1 sample",
         "BatchNorm takes its statistics from 1 sample, not from the whole step",
     ):
@@ -205,6 +206,7 @@ def test_the_first_lines_say_what_is_unexpected(
     # an epoch of fewer steps than `log_every` is logged at its end all the same
     assert "epoch 1/1: AP " in told and " loss " in told and "images/s" in told and " left" in told
     assert [row[0] for row in read_log(tmp_path) if row[2] == "loss"] == [1]
+    assert [row[3] for row in read_log(tmp_path) if row[2] == "lr"] == [0.001125]
 
 
 def test_a_meter_knows_speed_waiting_and_the_end() -> None:

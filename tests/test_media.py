@@ -263,6 +263,14 @@ def test_sources_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "outer" / "inner" / "a.jpg").write_bytes(b"x")
     with pytest.raises(PosezooError, match=r"no pictures in the folder .*empty"):
         find_images(tmp_path / "empty")
+    with pytest.raises(PosezooError, match=r"to search its folders too: '.*outer/\*\*/\*\.jpg'"):
+        find_images(tmp_path / "outer")
+    (tmp_path / "outer" / "inner" / "far").mkdir()
+    (tmp_path / "outer" / "inner" / "far" / "b.png").write_bytes(b"x")
+    (tmp_path / "outer" / "inner" / "a.jpg").unlink()
+    with pytest.raises(PosezooError, match=r"to search its folders too: '.*outer/\*\*/\*\.png'"):
+        find_images(tmp_path / "outer")
+    (tmp_path / "outer" / "inner" / "a.jpg").write_bytes(b"x")
     with pytest.raises(PosezooError, match=r"to search its folders too: '.*outer/\*\*/\*'"):
         find_images(tmp_path / "outer")
     with pytest.raises(PosezooError, match=r"no pictures match .*\*\.webp"):
@@ -276,10 +284,12 @@ def test_sources_without_pictures(tmp_path: Path) -> None:
     [
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\) uint8; for grey: np.stack"),
         (np.zeros((3, 40, 50), np.uint8), r"try image.transpose\(1, 2, 0\)"),
-        (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\) uint8; of RGBA"),
+        (np.zeros((4, 4, 1), np.uint8), r"shape \(4, 4, 1\) uint8; for grey"),
         (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
         (np.zeros((4, 4, 3), np.float32), r"float32; floats in 0..1: \(image \* 255\)"),
-        (np.zeros((4, 4, 3), np.uint16), "uint16"),
+        (np.zeros((4, 4, 3), np.uint16), "uint16; of 16 bits: "),
+        (b"JPEG", "but is bytes; of a file's bytes"),
         ([1, 2], "but is list"),
         (None, "but is NoneType"),
     ],

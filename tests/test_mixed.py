@@ -228,8 +228,16 @@ def test_small_and_unlabelled_people_are_left_out(tmp_path: Path) -> None:
     assert read_sources(given, given.train).people.ids.tolist() == [102, 103]
     assert read_sources(given, given.train, least_joints=1, least_side=0).people.ids.tolist() == [101, 102, 103]
     assert read_sources(given, given.train, least_side=12).people.ids.tolist() == [103]
-    with pytest.raises(PosezooError, match=r"x\.json: none of 4 people has 5 labelled joints of coco17"):
+    with pytest.raises(PosezooError, match=r"x\.json: none of 4 people has 5 labelled joints of coco17.*lower data\."):
         read_sources(given, given.train, least_joints=5)
+
+
+def test_people_without_labels_are_let_in_by_the_key_that_the_refusal_names(tmp_path: Path) -> None:
+    given = data(tmp_path, "coco17", source(coco_file(tmp_path, "x", 3, 17, keypoints=lambda n: [])))
+    with pytest.raises(PosezooError, match=r"none of 3 people has 1 labelled joints .*data\.least_joints = 0"):
+        read_sources(given, given.train)
+    let_in = given.model_copy(update={"least_joints": 0})
+    assert len(read_sources(let_in, let_in.train).people) == 3
 
 
 def test_joints_that_the_skeleton_lacks_do_not_count_as_labelled(tmp_path: Path) -> None:

@@ -243,6 +243,11 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -
         ),
         (["--calibration", "{}/bare.json"], "give their folder with --images DIR"),
         (["--calibration", "{}/text", "--max-drop", "0.3"], "--max-drop needs labelled people"),
+        (["--calibration", "{}/text", "--dataset", "mpii"], "has no annotations of mpii where that dataset keeps them"),
+        (["--calibration", "{}/text", "--images", "{}/text"], "--images is the folder of annotated people"),
+        (["--calibration", "{}/text", "--annotations", "{}/gone.json"], "gone.json"),
+        (["--calibration", "{}/text", "--threads", "-1"], "threads must be 1 or more, but is -1"),
+        (["--calibration", "{}/text", "-o", "{}/text/a.jpg/t.onnx"], "a.jpg is a file"),
         (["--calibration", "{}/text", "--mode", "max"], "unknown calibration mode 'max'"),
     ],
 )

@@ -14,7 +14,7 @@ from posezoo.codecs import CODECS
 from posezoo.data.catalog import get_dataset
 from posezoo.errors import PosezooError
 from posezoo.train import plan, rows
-from posezoo.train.recipe import load_recipe
+from posezoo.train.recipe import Source, load_recipe
 from posezoo.train.rows import find_row, list_rows, merge, read_rows, resolve
 from posezoo.zoo import Entry, get_entry, list_models
 
@@ -51,7 +51,7 @@ def write_people(folder: Path, count: int) -> None:
     """A COCO-style file of people with all their joints, and their pictures' names."""
     shared = {"category_id": 1, "iscrowd": 0, "bbox": [5, 5, 40, 60], "area": 2400, "keypoints": [10.0, 20.0, 2.0] * 17}
     people = [{"id": n, "image_id": n, **shared} for n in range(count)]
-    images = [{"id": n, "file_name": f"{n}.jpg", "width": 100, "height": 100} for n in range(count)]
+    images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(count)]
     for image in images:
         (folder / image["file_name"]).write_bytes(b"")
     content = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
@@ -269,6 +269,8 @@ def test_a_wrong_row_says_what_is_wrong(tmp_path: Path, text: str, message: str)
         (["data.skeleton=coco71"], "unknown skeleton 'coco71'; did you mean coco17"),
         (["data.train.dataset=cooc"], "unknown dataset 'cooc'; did you mean coco"),
         (["data.train.split=trian"], "unknown split of coco 'trian'; did you mean train"),
+        (["data.train="], "data.train: nothing to learn from: name a dataset and its split"),
+        (["data.train=[]"], "data.train: nothing to learn from"),
         (["data.train=[{}]"], "data.train.0: a source needs a dataset"),
         (["data.train=[{dataset='coco'}]"], "source coco: say which split .*train"),
         (["target.codec=heatmap-dark"], "say target.codec=heatmap, .*target.refine .*: none, quarter, dark or da"),
@@ -276,9 +278,15 @@ def test_a_wrong_row_says_what_is_wrong(tmp_path: Path, text: str, message: str)
         (["target.codec=integral"], "unknown codec 'integral'"),
         (["target.codec=combined-26"], "sets with more than 26 joints; coco17 has 17"),
         (["target.part_weights.left_hand=10"], "unknown part of coco17 in target.part_weights 'left_hand'"),
-        (["distill.teachers=[{model='embeded'}]"], "unknown model 'embeded'"),
-        (["distill.teachers=[{model='embedded', domains=['mpii']}]"], "domain of teacher embedded 'mpii'; valid: coco"),
-        (["distill.teachers=[{model='person_detector_1.0.embedded_320'}]"], "is a detector"),
+        (["distill.teachers=[{model='embeded'}]", "distill.heatmap=1"], "unknown model 'embeded'"),
+        (["distill.teachers=[{model='embedded', domains=['mpii']}]", "distill.heatmap=1"],
+         "domain of teacher embedded 'mpii'; valid: coco"),
+        (["distill.teachers=[{model='person_detector_1.0.embedded_320'}]", "distill.heatmap=1"], "is a detector"),
+        (["distill.teachers=[{model='embedded'}]"],
+         r"distill: teachers without a weight .* set distill\.heatmap .* or distill\.coordinate"),
+        (["distill.heatmap=4"], r"distill: heatmap is 4, .* no teachers .* name them in distill\.teachers"),
+        (["distill.coordinate=0.5"], r"distill: coordinate is 0\.5, .* no teachers"),
+        (["distill.label=0"], r"distill: label is 0, .* no teachers"),
         (["schedule.milestones=['1:2']"], "schedule.milestones.0: '1:2' is neither a number nor a share such as"),
         (["schedule.milestones=['3/2']"], "schedule.milestones.0: Input should be less than or equal to 1"),
         (["data.train.0.dataset=coco"], r"unknown key of \[data.train.0\] '0'"),
@@ -296,9 +304,10 @@ def test_a_set_is_trained_from_several_datasets_or_with_a_teacher() -> None:
     both = "data.train=[{dataset='coco', split='train'}, {dataset='mpii', split='train', share=2}]"
     assert len(load_recipe("res50_coco_256x192", [both]).data.train) == 2
     taught = ["data.train.dataset=mpii", "distill.teachers=[{model='embedded', domains=['mpii']}]"]
+    taught.append("distill.heatmap=1")
     assert load_recipe("res50_coco_256x192", taught).distill.teachers[0].domains == ("mpii",)
     own = ["data.train={annotations='a.json', images='a'}"]
-    assert load_recipe("res50_coco_256x192", own).data.train[0].annotations == Path("a.json")
+    assert load_recipe("res50_coco_256x192", own).data.train == (Source(annotations=Path("a.json"), images=Path("a")),)
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from posezoo import Estimator, get_entry, get_skeleton
+from posezoo.codecs import get_codec
 from posezoo.deploy import runtimes
 from posezoo.deploy.metadata import metadata_of
-from posezoo.deploy.runtimes import open_runtime
+from posezoo.deploy.runtimes import describe, open_runtime
 from posezoo.errors import PosezooError
 from posezoo.estimator import NetworkSpec, open_network
 from posezoo.files import write_atomic
 from posezoo.zoo import Entry
-from posezoo.zoo.owner import entry_of
-from tiny_networks import pose_network
+from posezoo.zoo.owner import entry_of, facts_with
+from tiny_networks import METADATA, pose_network
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "basketball.png"
 NEEDS = {"openvino": "openvino", "torch": "torch", "torch-compile": "torch"}
@@ -278,3 +279,50 @@ def test_or_whose_weights_have_its_hash(tmp_path: Path, monkeypatch: pytest.Monk
 def test_skeletons_of_every_metadata_are_found_by_name() -> None:
     spec, _ = open_network("embedded")
     assert NetworkSpec.of(metadata_of(spec)) == spec and get_skeleton(metadata_of(spec)["skeleton"]) is spec.skeleton
+
+
+# ---- what a file says of itself holds
+
+
+def test_a_graph_given_as_weights_brings_all_that_belongs_to_it(tmp_path: Path) -> None:
+    file = pose_network(tmp_path / "a.onnx")
+    spec, _ = open_network("res50_coco_256x192", file, threads=1)
+    assert (spec.mean, spec.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) and spec.codec == get_codec("heatmap-dark")
+    bare = pose_network(tmp_path / "bare.onnx", metadata=None)
+    entry = get_entry("res50_coco_256x192")
+    assert open_network("res50_coco_256x192", bare, threads=1)[0].mean == tuple(entry.mean)
+
+
+def test_a_graph_of_another_model_is_refused(tmp_path: Path) -> None:
+    small, large = (f"simple_pose_resnet152_v1d.gluoncv_coco_{size}" for size in ("256x192", "384x288"))
+    file = pose_network(tmp_path / "a.onnx", metadata={**METADATA, "entry": large})
+    for name in (small, "embedded"):
+        with pytest.raises(PosezooError, match=f"is an export of {large}, not of"):
+            open_network(name, file, threads=1)
+    assert open_network("simple_pose_resnet152_v1d", file, threads=1)[0].mean == (0.0, 0.0, 0.0)  # one of several
+
+
+def test_weights_of_a_training_bring_what_they_were_trained_with(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    entry = get_entry("simple_pose_resnet18_v1b")
+    said = {"arch": entry.arch, "skeleton": "coco17", "codec": "heatmap-dark-blur17", "input_size_wh": "96 128",
+            "channels": "bgr", "mean": "0 0 0", "std": "1 1 1", "box_scale": "1.5", "flip_shift": "false"}  # fmt: skip
+    safetensors.save_file({"a": np.zeros(3)}, tmp_path / "a.safetensors", said)
+    facts = facts_with(entry, tmp_path / "a.safetensors")
+    spec = NetworkSpec.of(facts)
+    assert (spec.name, spec.input_size_wh, spec.channels, spec.box_scale) == (entry.name, (96, 128), "bgr", 1.5)
+    assert spec.codec == get_codec("heatmap-dark-blur17") and not spec.flip_shift
+    safetensors.save_file({"a": np.zeros(3)}, tmp_path / "b.safetensors", {**said, "arch": "another"})
+    for other in (tmp_path / "b.safetensors", tmp_path / "gone.safetensors", None):
+        assert NetworkSpec.of(facts_with(entry, other)).input_size_wh == entry.input_size_wh
+
+
+@pytest.mark.parametrize(("flags", "told"), [("avx2", True), ("avx2 avx512_vnni", False)])
+def test_weights_of_8_bits_are_told_where_they_saturate(
+    flags: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posezoo.cpu._cpuinfo", lambda: f"flags : {flags}\n")
+    monkeypatch.setattr("posezoo.cpu.platform.machine", lambda: "x86_64")
+    for bits, wanted in ((8, told), (7, False)):
+        file = pose_network(tmp_path / f"{bits}.onnx", metadata={**METADATA, "calibration": {"weight_bits": bits}})
+        assert ("saturate" in describe(open_runtime(file, threads=1))) == wanted

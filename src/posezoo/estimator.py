@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posezoo.codecs import Codec, get_codec
 from posezoo.crop import box_to_affine, crop_images, invert_affine, normalise, transform_points
+from posezoo.deploy.metadata import check_values
 from posezoo.deploy.runtimes import (
     METADATA_KEY,
     Runtime,
@@ -78,22 +80,20 @@ class NetworkSpec:
         """From plain values, the skeleton and the codec by name.
 
         Raises:
-            PosezooError: a value is missing, or a name is unknown.
+            PosezooError: a value is missing or cannot be used, or a name is unknown.
         """
-        missing = [f.name for f in fields(cls) if f.default is MISSING and values.get(f.name) is None]
-        if missing:
-            raise PosezooError(f"{values.get('name') or 'the model'} does not say its {', '.join(missing)}")
-        width, height = values["input_size_wh"]
+        needed = [f.name for f in fields(cls) if f.default is MISSING]
+        check_values(values, str(values.get("name") or "the model"), needed)
         return cls(
             name=str(values["name"]),
             skeleton=get_skeleton(values["skeleton"]),
             codec=get_codec(values["codec"]),
-            input_size_wh=(int(width), int(height)),
+            input_size_wh=tuple(values["input_size_wh"]),
             channels=values["channels"],
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
             box_scale=float(values["box_scale"]),
-            flip_shift=bool(values["flip_shift"]),
+            flip_shift=values["flip_shift"],
             input=values.get("input") or "planes",
             output=values.get("output") or "maps",
         )
@@ -150,8 +150,8 @@ class Estimator:
         Raises:
             PosezooError: an unknown name, a missing file, a missing extra, or no such device.
         """
-        if batch_size is not None and batch_size < 1:
-            raise PosezooError(f"batch_size must be 1 or more, but is {batch_size}")
+        if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+            raise PosezooError(f"batch_size must be 1 or more, a whole number, but is {batch_size!r}")
         self.spec, self.runtime = open_network(name_or_file, weights, runtime, device, threads, precision)
         self.detector = None if detector is None else get_detector(detector, runtime, device, threads)
         self.flip, self.max_megapixels = flip, max_megapixels
@@ -199,8 +199,8 @@ class Estimator:
 
         Args:
             images: a path or an (H, W, 3) uint8 RGB array; or a list, or an iterator, of these.
-            boxes_xyxy: (N, 4) pixels, one person each; a list of such for a list of images. Where boxes are given
-                the detector does not run and the poses keep the boxes' order, one pose a box.
+            boxes_xyxy: (N, 4) pixels, one person each; for a list of images a list, or an iterator, of such. Where
+                boxes are given the detector does not run and the poses keep the boxes' order, one pose a box.
 
         Returns:
             `Poses` for one image, a list of them for a list, an iterator of them for an iterator.
@@ -213,9 +213,11 @@ class Estimator:
             return self.stream(images, boxes_xyxy)
         stack = isinstance(images, np.ndarray) and images.ndim == 4
         if stack or (isinstance(images, list | tuple) and not isinstance(images, Picture)):
-            if boxes_xyxy is not None and len(boxes_xyxy) != len(images):
-                raise PosezooError(f"{len(images)} images were given, but boxes for {len(boxes_xyxy)}")
-            return list(self.stream(images, boxes_xyxy))
+            given = None if boxes_xyxy is None else list(islice(_one_by_one(boxes_xyxy), len(images) + 1))
+            if given is not None and len(given) != len(images):
+                found = len(given) if len(given) < len(images) else "more"
+                raise PosezooError(f"{len(images)} images were given, but boxes for {found}")
+            return list(self.stream(images, given))
         return next(self.stream([images], None if boxes_xyxy is None else [boxes_xyxy]))
 
     def stream(
@@ -237,7 +239,9 @@ class Estimator:
     def _chunks(
         self, images: Iterable[ImageLike], boxes_xyxy: Iterable[BoxesLike] | None, look_ahead: int
     ) -> Iterator[list[tuple[Picture, Boxes | None]]]:
-        given = None if boxes_xyxy is None else iter(boxes_xyxy)
+        if isinstance(images, str | bytes | os.PathLike):
+            raise PosezooError("stream wants a list or an iterator of images: call the Estimator for a single one")
+        given = None if boxes_xyxy is None else _one_by_one(boxes_xyxy)
         chunk: list[tuple[Picture, Boxes | None]] = []
         pixels = 0
         for index, image in enumerate(images):
@@ -280,7 +284,13 @@ class Estimator:
             raise PosezooError("this Estimator has no detector: give boxes_xyxy, or detector='embedded'")
         found: list[Boxes] = []
         if rows and self.detector is not None:
-            found = self.detector([pictures[r].image_rgb for r in rows], names=[pictures[r].name for r in rows])
+            given_back = self.detector([pictures[r].image_rgb for r in rows], names=[pictures[r].name for r in rows])
+            try:
+                found = [_as_boxes(boxes) or Boxes.empty() for boxes in _one_by_one(given_back)]
+            except PosezooError as err:
+                raise PosezooError(f"what the detector gives: {err}") from None
+            if len(found) != len(rows):
+                raise PosezooError(f"the detector gave boxes for {len(found)} of {len(rows)} images")
         by_row = dict(zip(rows, found, strict=True))
         return [by_row[row] if boxes is None else boxes for row, boxes in enumerate(given)]
 
@@ -364,15 +374,21 @@ def open_network(
                 f"or name the model and give the file as its weights (-m NAME --weights {name})"
             )
         return NetworkSpec.of({"name": name, **metadata}), opened
-    from posezoo.zoo.owner import entry_of
+    from posezoo.zoo import get_entry, list_models
+    from posezoo.zoo.owner import entry_of, facts_with
 
     entry = entry_of(name, weights)
     if entry.task != "pose":
         raise PosezooError(f"{entry.name} finds people, not their joints: give a pose model (posezoo list shows them)")
     opened = open_runtime(entry, runtime, device, threads, weights, precision)
-    values = {f.name: getattr(entry, f.name, None) for f in fields(NetworkSpec)}
-    graph = {key: opened.metadata().get(key) for key in ("input", "output")}  # only the file knows these
-    return NetworkSpec.of({**values, **graph}), opened
+    values = facts_with(entry, weights)
+    said = opened.metadata()  # of a file that posezoo exported: all that belongs to it, which then holds
+    made_of = said.get("entry")
+    # an alias may stand for several entries of an architecture, and the file tells which
+    meant = {entry.name} if name == entry.name else {n for n in list_models() if get_entry(n).arch == entry.arch}
+    if made_of and made_of not in meant:
+        raise PosezooError(f"{weights} is an export of {made_of}, not of {entry.name}: give it alone (-m {weights})")
+    return NetworkSpec.of({**values, **said}), opened
 
 
 _MISSING = object()
@@ -381,4 +397,13 @@ _MISSING = object()
 def _as_boxes(boxes: Any) -> Boxes | None:
     if boxes is _MISSING:
         raise PosezooError("boxes_xyxy ends before the images do")
-    return boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
+    try:
+        return boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
+    except (TypeError, ValueError, OverflowError) as err:  # numpy's, of what it cannot make numbers of
+        raise PosezooError(f"boxes_xyxy must be (N, 4) numbers for an image: {type(boxes).__name__}, {err}") from None
+
+
+def _one_by_one(boxes_xyxy: Any) -> Iterator[Any]:
+    if isinstance(boxes_xyxy, str | bytes | Mapping | Boxes) or not np.iterable(boxes_xyxy):  # a text is letters
+        raise PosezooError(f"boxes_xyxy must be a list or an iterator of (N, 4) boxes, not {type(boxes_xyxy).__name__}")
+    return iter(boxes_xyxy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,23 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before the work rather than after it whether a file can be written.
+
+    Raises:
+        PosezooError: it is a folder, or nothing can be written beside it.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise PosezooError(f"{target} is a folder: name a file in it")
+    try:
+        make_folder(target.parent)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as err:
+        raise PosezooError(f"cannot write {target}: {err.strerror or err}") from None
 
 
 def make_folder(folder: Path) -> None:

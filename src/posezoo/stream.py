@@ -37,6 +37,11 @@ class Found(NamedTuple):
     poses: Poses | PosezooError
 
 
+def ahead_of(batch_size: int) -> int:
+    """How many pictures are to share batches of so many people: with a person in each they fill one."""
+    return min(max(batch_size, LOOK_AHEAD), MOST_AHEAD)
+
+
 @contextmanager
 def estimate_files(
     estimator: Estimator,
@@ -58,7 +63,7 @@ def estimate_files(
         max_megapixels: refuse larger pictures, see `posezoo.media.images.read_image`.
         watch: is told of the steps "read", "decode image", "wait for reading" and "crop".
     """
-    look_ahead = min(max(look_ahead, LOOK_AHEAD), MOST_AHEAD)
+    look_ahead = ahead_of(look_ahead)
     most = 2 * look_ahead
     opening = charged(watch, "read", partial(_attempt, partial(open_image, max_megapixels=max_megapixels)))
     decoding = charged(watch, "decode image", _decode)
@@ -194,7 +199,7 @@ def estimate_frames(
             waiting.append(frame)
             yield Picture(frame.image_rgb, f"{frame.name}#{frame.index}")
 
-    look_ahead = 1 if tell or source.kind == LIVE else min(max(estimator.batch_size, LOOK_AHEAD), MOST_AHEAD)
+    look_ahead = 1 if tell or source.kind == LIVE else ahead_of(estimator.batch_size)
     for poses in timed(watch, "crop", estimator.stream(pictures(), look_ahead=look_ahead)):
         if tell:
             tell(poses)

@@ -135,4 +135,15 @@ class Poses:
         return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"Poses({len(self)} people, skeleton={self.skeleton.name})"
+        return f"Poses({len(self)} {'person' if len(self) == 1 else 'people'}, skeleton={self.skeleton.name})"
+
+    @property
+    def person_scores(self) -> NDArray[np.float64]:
+        """How sure the pipeline is of each person, (N,): what files of results call the score of a person.
+
+        The commands leave out those below 0.16, unless --min-score says otherwise. See
+        `posezoo.suppress.person_scores`.
+        """
+        from posezoo.suppress import person_scores
+
+        return person_scores(self)

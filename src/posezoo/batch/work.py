@@ -24,7 +24,7 @@ from posezoo.media.ahead import Ahead, one_opencv_thread
 from posezoo.media.images import Encoded, Picture, open_image
 from posezoo.predict.follow import Keep
 from posezoo.predict.request import Request
-from posezoo.stream import MOST_AHEAD, estimate_some
+from posezoo.stream import ahead_of, estimate_some
 
 if TYPE_CHECKING:
     from posezoo.types import Poses
@@ -105,7 +105,7 @@ def do_part(part: Part, job: Job, estimator: Estimator) -> Counts:
 
 def _estimate(part: Part, settings: Settings, estimator: Estimator) -> Iterator[tuple[Entry, Poses | None, int]]:
     """Every entry in order, with its people where it could be read, and the bytes that were read for it."""
-    ahead = min(max(estimator.batch_size, 8), MOST_AHEAD)
+    ahead = ahead_of(estimator.batch_size)
     entries = (entry for item in part.items for entry in read_item(item, settings.every, settings.column))
     opening = partial(_open, max_megapixels=settings.max_megapixels)
     with (

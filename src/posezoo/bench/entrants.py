@@ -151,6 +151,8 @@ def _weights(request: Request, setting: Setting, folder: Path) -> tuple[str | os
     if is_network_file(name):
         if request.random:
             raise PosezooError(f"{name} has its weights inside: --random is for models of the zoo")
+        if weights is not None and all(map(is_network_file, request.names)):
+            raise PosezooError(f"{name} has its weights inside: --weights is for models of the zoo")
         return None, OWN
     entry = get_entry(name)
     has_own = entry.onnx is not None or on_this_machine(entry.weights) is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from posezoo.bench.rows import Stage
 from posezoo.media.images import Picture, read_image
 from posezoo.stopwatch import Stopwatch, Watched, watch_estimator
+from posezoo.stream import ahead_of
 
 if TYPE_CHECKING:
     from posezoo.estimator import Estimator
@@ -53,7 +54,7 @@ class Pipeline:
                 waiting.append(picture)
                 yield picture
 
-        found = self.estimator.stream(pictures())
+        found = self.estimator.stream(pictures(), look_ahead=ahead_of(self.estimator.batch_size))
         while True:
             with watch("crop"):
                 poses = next(found, None)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import ArrayLike
 
@@ -15,9 +16,18 @@ from posezoo.codecs.combined import CombinedCodec
 from posezoo.codecs.heatmap import Floats, HeatmapCodec
 from posezoo.codecs.integral import IntegralCodec
 from posezoo.crop import Grid
-from posezoo.errors import unknown_name
+from posezoo.errors import UnknownNameError, unknown_name
 
-__all__ = ["CODECS", "Codec", "CombinedCodec", "HeatmapCodec", "IntegralCodec", "get_codec", "list_codecs"]
+__all__ = [
+    "CODECS",
+    "Codec",
+    "CombinedCodec",
+    "HeatmapCodec",
+    "IntegralCodec",
+    "codec_name",
+    "get_codec",
+    "list_codecs",
+]
 
 
 class Codec(Protocol):
@@ -70,9 +80,66 @@ def list_codecs() -> list[str]:
 def get_codec(name: str) -> Codec:
     """The codec of that name.
 
+    Beside those of `list_codecs` a name may say how the heatmaps of a combined codec are refined ("combined-26-dark")
+    and how wide the blur of a codec is that has one ("heatmap-dark-blur17").
+
     Raises:
         UnknownNameError: no such codec; the message has the nearest name.
     """
-    if name not in CODECS:
+    plain, _, blur = name.partition(_BLUR)
+    base, _, refine = plain.rpartition("-")
+    codec, combined = CODECS.get(plain), CODECS.get(base)
+    if codec is None and isinstance(combined, CombinedCodec) and refine in _REFINES:
+        codec = replace(combined, heatmap=replace(combined.heatmap, refine=refine))
+    if codec is not None and _BLUR in name:
+        codec = _blurred(codec, blur)
+    if codec is None:
         raise unknown_name("codec", name, CODECS)
-    return CODECS[name]
+    return codec
+
+
+def codec_name(codec: Codec) -> str | None:
+    """The name by which `get_codec` gives one that reads heatmaps as this one does, None where none does.
+
+    What targets look like, and the stride, do not count.
+    """
+    wanted = _as_read(codec)
+    width = getattr(wanted.heatmap if isinstance(wanted, CombinedCodec) else wanted, "blur_kernel", None)
+    refines, widths = ("", *(f"-{refine}" for refine in _REFINES)), ("", f"{_BLUR}{width}")
+    for name in (f"{plain}{refine}{blur}" for plain in CODECS for refine in refines for blur in widths):
+        try:
+            if get_codec(name) == wanted:
+                return name
+        except UnknownNameError:
+            continue
+    return None
+
+
+_BLUR = "-blur"
+_WIDTHS = {str(width) for width in range(1, 100, 2)}  # a name may come from a stranger's file
+_REFINES: tuple[Literal["none", "dark"], ...] = ("none", "dark")  # "quarter" is what a combined codec has
+
+
+def _blurred(codec: Codec, width: str) -> Codec | None:
+    """The codec with a blur of that odd width; None where it has none, or the width is no such number."""
+    if width not in _WIDTHS:
+        return None
+    if isinstance(codec, CombinedCodec):
+        heatmap = _blurred(codec.heatmap, width)
+        return replace(codec, heatmap=heatmap) if isinstance(heatmap, HeatmapCodec) else None
+    if isinstance(codec, HeatmapCodec) and codec.refine in ("dark", "megvii"):
+        return replace(codec, blur_kernel=int(width))
+    return None
+
+
+def _as_read(codec: Codec) -> Codec:
+    """The codec with the usual values of all that says nothing of how heatmaps are read."""
+    if isinstance(codec, CombinedCodec):
+        parts = _as_read(codec.heatmap), _as_read(codec.integral)
+        assert isinstance(parts[0], HeatmapCodec) and isinstance(parts[1], IntegralCodec)
+        return replace(codec, heatmap=parts[0], integral=parts[1])
+    if isinstance(codec, HeatmapCodec):
+        usual = HeatmapCodec()
+        blur = codec.blur_kernel if codec.refine in ("dark", "megvii") else usual.blur_kernel
+        return replace(codec, stride=usual.stride, sigma=usual.sigma, blur_kernel=blur)
+    return replace(codec, stride=IntegralCodec(norm=codec.norm).stride) if isinstance(codec, IntegralCodec) else codec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,8 +57,8 @@ def benchmark_command(
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     if source is not None:
-        if names or chart is None:
-            raise PosezooError("--from draws results that are there: give --chart FILE, and no models")
+        if names or chart is None or csv is not None or images is not None:
+            raise PosezooError("--from draws results that are there: give --chart FILE, and nothing to measure")
         _draw(chart, [], source)
         return
     if dummy and images is not None:
@@ -106,23 +105,15 @@ def benchmark_command(
 
 def _check_outputs(csv: Path | None, chart: Path | None) -> None:
     """Find out now rather than after minutes of measuring whether the files can be written."""
-    from posezoo.files import make_folder
+    from posezoo.files import check_writable
 
     if chart is not None:
         from posezoo.bench.chart import check
 
         check(chart)
     for path in (csv, chart):
-        if path is None:
-            continue
-        if path.is_dir():
-            raise PosezooError(f"{path} is a folder: name a file in it")
-        try:
-            make_folder(path.parent)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as err:
-            raise PosezooError(f"cannot write {path}: {err.strerror or err}") from None
+        if path is not None:
+            check_writable(path)
 
 
 def _print(rows: list[Row], stages: bool) -> None:

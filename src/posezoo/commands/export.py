@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,5 +72,4 @@ def _agreement(done: Exported) -> str:
 
 def _how_to_run(done: Exported) -> str:
     option = "-m" if done.task == "pose" else "--detector"
-    name = os.fspath(done.path)
-    return f"posezoo predict photo.jpg {option} {chr(39) + name + chr(39) if ' ' in name else name}"
+    return f"posezoo predict photo.jpg {option} {shlex.quote(os.fspath(done.path))}"

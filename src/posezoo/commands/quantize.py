@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -54,16 +55,20 @@ def quantize_command(
 
     Example:  posezoo quantize embedded --calibration photos/ -o pose8.xml
     """
-    from posezoo.deploy.calibrate import Labelled, crops_of_people, crops_of_pictures, labelled_set
+    from posezoo.deploy.calibrate import Labelled, crops_of_people, crops_of_pictures, labelled_set, tasks_of
     from posezoo.deploy.compare import Judged, latency
     from posezoo.deploy.quantize import SUFFIXES, check_request, prepare, quantize
+    from posezoo.deploy.runtimes import settle_threads
 
     chosen = runtime or next((name for name, suffix in SUFFIXES.items() if suffix == output.suffix.lower()), "openvino")
     check_request(output, chosen, mode, weight_bits)
+    threads = settle_threads(threads)
     labelled = labelled_set(calibration, dataset, images or (), annotations)
     judged = labelled
     if annotations is not None:
         judged = Labelled(dataset or "coco", annotations, tuple(images or [calibration]))
+    if judged is not None:
+        tasks_of(judged)  # what is wrong with it is said now, not after the work
     if max_drop is not None and judged is None:
         raise PosezooError("--max-drop needs labelled people: give --annotations FILE and --images DIR")
     network = prepare(model, weights, random)
@@ -133,6 +138,8 @@ def _print(
     typer.echo(f"Calibrated on {done.calibrated_on} people of {crops.source} ({done.mode}){looked}")
     kept = done.convolutions - len(done.left_out)
     typer.echo(f"{kept} of {done.convolutions} convolutions in 8 bits, weights in {done.bits}")
+    if done.bits == 8:
+        typer.echo("For processors with VNNI or ARM: elsewhere 8 bits saturate. For all: --weight-bits 7bit")
     if not done.random:
         on = f"{done.checked_on} people {'held back' if done.held_back else 'of the calibration'}"
         typer.echo(f"Heatmaps differ by {done.error:.1f} % on {on}")
@@ -148,4 +155,4 @@ def _print(
     if figures and judged is not None:
         told += f"; accuracy on {judged.annotations} in annotated boxes, no flip, no suppression"
     typer.echo(told)
-    typer.echo(f"Run it:  posezoo predict photo.jpg -m {done.path}")
+    typer.echo(f"Run it:  posezoo predict photo.jpg -m {shlex.quote(str(done.path))}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from posezoo.data.catalog import Dataset, Found, find, get_dataset, wanted
 from posezoo.data.coco_style import People
+from posezoo.data.pictures import MISSING, OTHER_SIZE, UNREADABLE, Look, look, look_at, read_labelled
 from posezoo.data.readers import read_dataset
 from posezoo.errors import PosezooError, unknown_name
 
@@ -205,7 +206,8 @@ def _absent(dataset: Dataset, found: Sequence[Found]) -> tuple[str, ...]:
 
 
 def _report(dataset: Dataset, found: Found, people: People) -> SplitReport:
-    missing = [str(image) for image in people.images if not image.is_file()]
+    looks = look_at(people.images, people.sizes_wh)
+    missing = [image.name for image, one in zip(people.images, looks, strict=True) if one.fault == MISSING]
     # the folder that was looked in is the one that its pictures' paths begin with
     folder = next((f for f in found.images if people.images and people.images[0].is_relative_to(f)), found.images[0])
     return SplitReport(
@@ -217,8 +219,8 @@ def _report(dataset: Dataset, found: Found, people: People) -> SplitReport:
         people=len(people),
         labelled=int((people.weights > 0).any(axis=1).sum()),
         videos=len({frame.video for frame in people.frames}),
-        missing=Finding("pictures missing", len(missing), tuple(Path(m).name for m in missing[:SHOWN])),
-        odd=tuple(finding for finding in _odd(dataset, people) if finding.count),
+        missing=Finding("pictures missing", len(missing), tuple(missing[:SHOWN])),
+        odd=tuple(finding for finding in (*_odd(dataset, people), *_odd_pictures(looks)) if finding.count),
         notes=_notes(dataset, found.split, people),
     )
 
@@ -264,6 +266,14 @@ def _odd(dataset: Dataset, people: People) -> list[Finding]:
         _finding("people who are there twice", _twice(people), ids),
         _finding("pictures with the id of another", _repeated(people.image_ids), people.image_ids),
     ]  # fmt: skip
+
+
+def _odd_pictures(looks: Sequence[Look]) -> list[Finding]:
+    """What is wrong with pictures that are there."""
+    faults = (UNREADABLE, OTHER_SIZE)
+    kinds = {f"pictures {fault}": [one.told for one in looks if one.fault == fault] for fault in faults}
+    kinds["pictures that Exif turns, with labels that it does not"] = [one.told for one in looks if one.stored]
+    return [Finding(what, len(told), tuple(told[:SHOWN])) for what, told in kinds.items()]
 
 
 def _twice(people: People) -> Marks:
@@ -328,7 +338,9 @@ def _tile(people: People, row: int, title: str) -> Image:
     from posezoo.media.images import read_image
     from posezoo.types import Poses
 
-    image = read_image(people.images[int(people.image_row[row])])
+    path, size_wh = people.images[people.image_row[row]], people.sizes_wh[people.image_row[row]]
+    # one of another size is drawn too: to see what is wrong is what the sheet is for
+    image = read_image(path) if look(path, size_wh).fault else read_labelled(path, size_wh)
     x1, y1, x2, y2 = _around(people.boxes_xyxy[row], image.shape[1], image.shape[0])
     scale = min(_TILE_WH[0] / (x2 - x1), _TILE_WH[1] / (y2 - y1))
     size = max(round((x2 - x1) * scale), 1), max(round((y2 - y1) * scale), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ Floats = NDArray[np.float32]
 
 
 BODY_SHARE = 0.53  # of the box, where a file has no area of the person: what MMPose and CrowdPose take
+_LONGEST = 40  # characters of a wrong value that a message shows
 _COLUMNS = ("image_row", "ids", "boxes_xyxy", "areas", "keypoints_xy", "weights", "index", "heads_xyxy", "track_ids")
 
 
@@ -149,7 +150,8 @@ def to_people(
         second_opinion: as `read_people`.
 
     Raises:
-        PosezooError: a field is missing, or there is another number of keypoints.
+        PosezooError: a field is missing or not of its form, or there is another number of keypoints; the message has
+            the first picture or annotation of which that is true.
     """
     count = len(skeleton.joints) if joints is None else joints
     try:
@@ -159,6 +161,7 @@ def to_people(
         row = {picture["id"]: n for n, picture in enumerate(pictures)}
         keypoints = np.zeros((len(entries), count, 3), np.float32)
         boxes = np.zeros((len(entries), 4), np.float32)
+        areas = np.zeros(len(entries), np.float32)
         for n, entry in enumerate(entries):
             values = entry.get("keypoints") or [0] * (3 * count)
             if len(values) != 3 * count:
@@ -166,29 +169,90 @@ def to_people(
                     f"{where}: annotation {entry['id']} has {len(values) // 3} keypoints, {skeleton.name} has {count}"
                 )
             keypoints[n] = np.reshape(values, (count, 3))
-            boxes[n] = entry["bbox"]
-        areas = [a.get("area") or a["bbox"][2] * a["bbox"][3] * BODY_SHARE for a in entries]
+            boxes[n] = _, _, width, height = entry["bbox"]
+            areas[n] = entry.get("area") or width * height * BODY_SHARE
         rows = np.array([row[a["image_id"]] for a in entries], np.int64)
         files = tuple(images / picture["file_name"] for picture in pictures)
         ids = np.array([a["id"] for a in entries], np.int64)
         image_ids = np.array([picture["id"] for picture in pictures], np.int64)
-        sizes = [(picture.get("width") or 0, picture.get("height") or 0) for picture in pictures]
+        sides = [(picture.get("width") or 0, picture.get("height") or 0) for picture in pictures]
+        sizes_wh = np.array(sides, np.int64).reshape(-1, 2)
         sources = tuple(str(picture.get("source", "")) for picture in pictures)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
-        raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
+        why = _first_fault(content) or f"{type(err).__name__} {err}"
+        raise PosezooError(f"{where} is not a COCO keypoint file: {why}") from None
     boxes[:, 2:] += boxes[:, :2]
     if columns is not None:
         keypoints = keypoints[:, columns]
-    area = np.array(areas, np.float32)
     weights = (keypoints[..., 2] > 0).astype(np.float32)
     # some files leave numbers behind in joints that they call unlabelled
     xy = np.where(weights[..., None] > 0, keypoints[..., :2], np.float32(0))
     if second_opinion:
-        xy, weights = _with_second_opinion(entries, xy, weights, area)
+        try:
+            xy, weights = _with_second_opinion(entries, xy, weights, areas)
+        except PosezooError as err:
+            raise PosezooError(f"{where}: {err}") from None
     return People(
-        files, image_ids, sources, rows, ids, boxes, area, xy, weights, skeleton,
-        np.array(index, np.int64), np.array(sizes, np.int64).reshape(-1, 2),
-    )  # fmt: skip
+        files, image_ids, sources, rows, ids, boxes, areas, xy, weights, skeleton, np.array(index, np.int64), sizes_wh
+    )
+
+
+def _first_fault(content: Any) -> str | None:
+    """The first picture or annotation with a field that is not of COCO's form, in words; None where each has them all.
+
+    Only asked once reading has failed, so that reading itself is not slowed down by it.
+    """
+    if not isinstance(content, Mapping):
+        return f"it is a {type(content).__name__}, expected an object with 'images' and 'annotations'"
+    for kind, plural in (("picture", "images"), ("annotation", "annotations")):
+        if not isinstance(content.get(plural), list):
+            return f"it has no list of '{plural}'"
+        for n, entry in enumerate(content[plural]):
+            if not isinstance(entry, Mapping):
+                return f"{kind} number {n} is {_short(entry)}, expected an object"
+            for field, (fits, expected) in _FIELDS[kind].items():
+                if not entry.get("iscrowd") and not fits(entry.get(field)):
+                    given = f"{field} {_short(entry[field])}" if field in entry else f"no '{field}'"
+                    named = f"number {n}" if field == "id" else entry.get("id")
+                    return f"{kind} {named} has {given}, expected {expected}"
+    known = {picture["id"] for picture in content["images"]}
+    for entry in content["annotations"]:
+        if not entry.get("iscrowd") and entry["image_id"] not in known:
+            some = ", ".join(map(repr, list(known)[:3])) or "there are none"
+            return f"annotation {entry['id']} has image_id {entry['image_id']!r}, expected the id of a picture ({some})"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float) and value == int(value) if _are_numbers([value]) else False
+
+
+def _are_numbers(values: Any, count: int | None = None) -> bool:
+    numbers = isinstance(values, list) and all(isinstance(v, int | float) and v == v for v in values)
+    return numbers and count in (None, len(values))
+
+
+# of each field: whether a value will do, and what will
+_FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "picture": {
+        "id": (_is_whole, "a whole number"),
+        "file_name": (lambda value: isinstance(value, str), "a file's name"),
+        "width": (lambda value: not value or _is_whole(value), "pixels"),
+        "height": (lambda value: not value or _is_whole(value), "pixels"),
+    },
+    "annotation": {
+        "id": (_is_whole, "a whole number"),
+        "image_id": (_is_whole, "the id of a picture, a whole number"),
+        "bbox": (lambda value: _are_numbers(value, 4), "four numbers: x, y, width and height"),
+        "area": (lambda value: not value or _are_numbers([value]), "square pixels"),
+        "keypoints": (lambda value: not value or _are_numbers(value), "a flat list of numbers: x, y, v of each"),
+    },
+}
 
 
 def _with_second_opinion(
@@ -196,11 +260,20 @@ def _with_second_opinion(
 ) -> tuple[Floats, Floats]:
     """Labels reconciled with each entry's `teacher_keypoints`; those without any stay as they are."""
     xy, weights = xy.copy(), weights.copy()
+    joints = weights.shape[1]
     for n, entry in enumerate(entries):
         teacher = entry.get("teacher_keypoints")
         if not teacher:
             continue
-        second = np.asarray(teacher, np.float32).reshape(-1, 3)
+        try:
+            second = np.asarray(teacher, np.float32).reshape(-1, 3)
+        except (TypeError, ValueError):
+            second = np.zeros((0, 3), np.float32)
+        if len(second) != joints:
+            raise PosezooError(
+                f"annotation {entry['id']} has {len(second) or _short(teacher)} teacher_keypoints, expected x, y, score"
+                f" of each of the {joints} keypoints, in their order; mend the file, or leave data.second_opinion out"
+            )
         human = entry.get("labels") != "teacher"
         first = weights[n] if human else np.zeros_like(weights[n])
         agreement = entry.get("agreement")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from posezoo.data import joints as names
 from posezoo.data.catalog import Dataset, Found, find, get_dataset, wanted
 from posezoo.data.coco_style import Floats, People, read_json, to_people
+from posezoo.data.pictures import look_for_faults
 from posezoo.data.readers import read_dataset
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.skeletons import Skeleton, get_skeleton, map_joints
@@ -25,7 +26,6 @@ from posezoo.skeletons import Skeleton, get_skeleton, map_joints
 if TYPE_CHECKING:
     from posezoo.train.recipe import DataPart, Source
 
-SHOWN = 3  # missing pictures that a message names
 _LISTED = 24  # joints of a list that a message names
 
 # Halpe defines these, and leaves them empty in its files (see skeletons/halpe136.toml)
@@ -91,8 +91,9 @@ def read_sources(
         second_opinion: reconcile labels with `teacher_keypoints` of files without a dataset; None: as `data` says.
 
     Raises:
-        PosezooError: a source is not there, has other joints (both lists are shown), lacks more pictures than
-            `data.max_missing` allows (the first are listed), or has nobody to learn from.
+        PosezooError: a source is not there, has other joints (both lists are shown), has nobody to learn from, or has
+            more pictures that are missing or of another size than it says than `data.max_missing` allows (the first
+            are listed).
     """
     skeleton = get_skeleton(data.skeleton)
     joints = data.least_joints if least_joints is None else least_joints
@@ -115,11 +116,29 @@ def _read(data: DataPart, source: Source, skeleton: Skeleton, second_opinion: bo
     if source.dataset is not None:
         return _from_dataset(get_dataset(source.dataset), data.root, source, skeleton)
     annotations, (images,) = locate(source, data.root)
-    return _from_file(annotations, images, skeleton, second_opinion)
+    people = read_some_joints(annotations, images, skeleton, second_opinion)
+    at = {joint: row for row, joint in enumerate(people.skeleton.joints)}
+    columns = np.array([at.get(joint, -1) for joint in skeleton.joints], np.int64)
+    return _Part(str(annotations), people, columns)
 
 
-def _from_file(path: Path, images: Path, skeleton: Skeleton, second_opinion: bool) -> _Part:
-    """A COCO-style file of joints of `skeleton`."""
+def read_some_joints(path: Path, images: Path, skeleton: Skeleton, second_opinion: bool = False) -> People:
+    """The people of a COCO-style file of no known dataset, on the joints of `skeleton` that it has, in its own order.
+
+    They are those that it names. Where it names none, it must have them all, in the skeleton's order.
+
+    Args:
+        path: the file.
+        images: the folder of its pictures.
+        skeleton: the joints that it may have.
+        second_opinion: as `coco_style.read_people`.
+
+    Returns:
+        Everybody who is not a crowd; their skeleton has the sigmas of `skeleton`.
+
+    Raises:
+        PosezooError: the file cannot be read, or has other joints (both lists are shown).
+    """
     content, where = read_json(path), str(path)
     hint = "if the file is a known dataset's, set the source's dataset, and joints come over by name"
     try:
@@ -133,10 +152,9 @@ def _from_file(path: Path, images: Path, skeleton: Skeleton, second_opinion: boo
         stated = skeleton.joints
     if not set(stated) <= set(skeleton.joints):
         raise _no_match(where, stated, skeleton, hint)
-    own = skeleton if stated == skeleton.joints else Skeleton("the file", stated, oks_sigmas=np.ones(len(stated)))
-    people = to_people(content, where, images, own, second_opinion=second_opinion)
-    at = {joint: row for row, joint in enumerate(stated)}
-    return _Part(where, people, np.array([at.get(joint, -1) for joint in skeleton.joints], np.int64))
+    sigmas = skeleton.oks_sigmas[[skeleton.index(joint) for joint in stated]]
+    own = skeleton if stated == skeleton.joints else Skeleton("the file", stated, oks_sigmas=sigmas)
+    return to_people(content, where, images, own, second_opinion=second_opinion)
 
 
 def _from_dataset(dataset: Dataset, root: Path, source: Source, skeleton: Skeleton) -> _Part:
@@ -221,32 +239,32 @@ def _large_enough(part: _Part, skeleton: Skeleton, least_joints: int, least_side
     for row in np.flatnonzero(~finite):
         raise PosezooError(f"{part.where}: person {people.ids[row]} has a box or a joint that is not finite")
     if not enough.any():
+        lower = "lower data.least_joints or data.least_side"
+        if not labelled.any():
+            lower = "data.least_joints = 0 lets in people without labels, for whom teachers suffice (distill.label = 0)"
         raise PosezooError(
             f"{part.where}: none of {len(people)} people has {least_joints} labelled joints of {skeleton.name} and a "
-            f"box of {least_side:g} pixels"
+            f"box of {least_side:g} pixels; {lower}"
         )
     return part if enough.all() else replace(part, people=people.where(enough))  # a copy of a large thing
 
 
 def _present(part: _Part, max_missing: float) -> _Part:
-    """Those whose picture is there."""
+    """Those whose picture is there, and is the one that was annotated."""
     people = part.people
-    used = np.unique(people.image_row).tolist()
-    missing = [row for row in used if not people.images[row].is_file()]
-    if not missing:
-        return part
-    first = ", ".join(str(people.images[row]) for row in missing[:SHOWN])
-    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    told = f"{part.where}: {len(missing)} of {len(used)} pictures are missing ({first}{more})"
-    if len(missing) > max_missing * len(used):
-        raise PosezooError(
-            f"{told}; data.max_missing allows {max_missing:.1%}: get them, set the images' folder, or allow more"
-        )
-    gone = np.isin(people.image_row, missing)
+    used = np.unique(people.image_row)
+    images = [people.images[row] for row in used.tolist()]
+    looks, told = look_for_faults(part.where, images, people.sizes_wh[used], max_missing)
+    notes = part.notes
+    if stored := sum(one.stored for one in looks):
+        notes = (*notes, f"{part.where}: {stored} pictures are not turned as Exif says: their labels are not either")
+    if not told:
+        return replace(part, notes=notes)
+    gone = np.isin(people.image_row, used[[bool(one.fault) for one in looks]])
     note = f"{told}; {gone.sum()} people are left out"
     if gone.all():
         raise PosezooError(f"{told}: nobody is left")
-    return replace(part, people=people.where(~gone), notes=(*part.notes, note))
+    return replace(part, people=people.where(~gone), notes=(*notes, note))
 
 
 def _together(parts: Sequence[_Part], skeleton: Skeleton) -> People:

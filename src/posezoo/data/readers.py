@@ -21,6 +21,8 @@ from posezoo.errors import PosezooError
 
 Reader = Callable[[Path, Path, Dataset], People]
 
+_ASKED_FOR = 100  # pictures, from all over a file, that decide which folder holds them: each takes a look at a disk
+
 
 def read_dataset(name: str, annotations: Path, images: Path | Sequence[Path]) -> People:
     """The people of one annotation file (or folder of files) of a dataset.
@@ -28,7 +30,7 @@ def read_dataset(name: str, annotations: Path, images: Path | Sequence[Path]) ->
     Args:
         name: of the dataset, such as "mpii".
         annotations: the file; for posetrack18 also the folder of per-video files.
-        images: the folder of its pictures, or several that may be it: the first that has the first picture is.
+        images: the folder of its pictures, or several that may be it: the one that has most of them is.
 
     Returns:
         Everybody who is not a crowd, in pixels from 0; `areas` are what the dataset's own evaluation takes.
@@ -47,14 +49,18 @@ def read_dataset(name: str, annotations: Path, images: Path | Sequence[Path]) ->
 
 
 def _in_folder(people: People, folders: list[Path]) -> People:
-    """The pictures looked for in the first of `folders` that has the first of them."""
-    if len(folders) == 1 or not people.images or people.images[0].is_file():
+    """The pictures looked for in the one of `folders` that has most of them, the first of those that have as many.
+
+    No single picture decides: one that was never downloaded would make all the others missing.
+    """
+    if len(folders) == 1 or not people.images:
         return people
     if not all(image.is_relative_to(folders[0]) for image in people.images):
         return people
     inner = [image.relative_to(folders[0]) for image in people.images]
-    folder = next((f for f in folders[1:] if (f / inner[0]).is_file()), folders[0])
-    return replace(people, images=tuple(folder / name for name in inner))
+    some = inner[:: -(-len(inner) // _ASKED_FOR)]
+    folder = max(folders, key=lambda folder: sum((folder / name).is_file() for name in some))
+    return people if folder == folders[0] else replace(people, images=tuple(folder / name for name in inner))
 
 
 def cropped_boxes(people: People) -> np.ndarray:

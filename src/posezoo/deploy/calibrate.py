@@ -22,6 +22,7 @@ from posezoo.media.images import find_images, read_image
 if TYPE_CHECKING:
     from posezoo.detect import Detector
     from posezoo.estimator import NetworkSpec
+    from posezoo.evaluate.plan import Task
 
 BATCHES, BATCH_SIZE = 5, 32  # what the INT8 page of GluonCV's models takes
 _SEED = 0
@@ -106,18 +107,23 @@ def labelled_set(
         if not images:
             raise PosezooError(f"the people of {calibration} are in pictures: give their folder with --images DIR")
         return Labelled(dataset or "coco", calibration, tuple(images))
+    if dataset is None and annotations is None and images:
+        raise PosezooError("--images is the folder of annotated people: give --annotations FILE, or leave it out")
     if dataset is None or annotations is not None:
         return None
     entry = get_dataset(dataset)
     splits = {each.split: each for each in find(entry, calibration)}
     if not splits:
-        return None
+        raise PosezooError(
+            f"{calibration} has no annotations of {dataset} where that dataset keeps them (posezoo data check "
+            f"{dataset} shows where): give them with --annotations FILE and --images DIR, or leave --dataset out"
+        )
     found = splits.get(entry.split) or next(iter(splits.values()))
     return Labelled(dataset, found.annotations, tuple(images) or found.images)
 
 
-def crops_of_people(spec: NetworkSpec, labelled: Labelled, most: int, progress: Progress | None = None) -> Crops:
-    """At most so many crops at the boxes of a labelled set, of those people whom an evaluation looks for.
+def tasks_of(labelled: Labelled) -> tuple[list[Task], dict[str, str]]:
+    """The pictures of a labelled set with the people whom an evaluation looks for, and which are missing.
 
     Raises:
         PosezooError: a file that cannot be read, is not the dataset's or has nobody labelled; missing pictures.
@@ -129,7 +135,16 @@ def crops_of_people(spec: NetworkSpec, labelled: Labelled, most: int, progress: 
     people = read_dataset(labelled.dataset, labelled.annotations, list(labelled.images))
     if not (people.weights > 0).any():
         raise PosezooError(f"nobody in {labelled.annotations} has a labelled joint: it cannot be calibrated with")
-    tasks, missing = present(plan(people, labelled.dataset, get_protocol("plain", labelled.dataset)), _MAX_MISSING)
+    return present(plan(people, labelled.dataset, get_protocol("plain", labelled.dataset)), _MAX_MISSING)
+
+
+def crops_of_people(spec: NetworkSpec, labelled: Labelled, most: int, progress: Progress | None = None) -> Crops:
+    """At most so many crops at the boxes of a labelled set, of those people whom an evaluation looks for.
+
+    Raises:
+        PosezooError: a file that cannot be read, is not the dataset's or has nobody labelled; missing pictures.
+    """
+    tasks, missing = tasks_of(labelled)
     boxes = np.concatenate([task.boxes.xyxy for task in tasks])
     picture_of = np.repeat(np.arange(len(tasks)), [len(task.boxes) for task in tasks])
     chosen = np.random.default_rng(_SEED).permutation(len(boxes))[:most]

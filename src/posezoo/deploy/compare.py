@@ -91,7 +91,7 @@ def latency(network: Network, quantised: Path, threads: int | None = None) -> La
     width, height = network.spec.input_size_wh
     crop = network.planes(np.random.default_rng(0).integers(0, 256, (1, height, width, 3)).astype(np.uint8))
     with tempfile.TemporaryDirectory(prefix="posezoo-", ignore_cleanup_errors=True) as folder:
-        before = Path(folder) / f"before{quantised.suffix}"
+        before = Path(folder) / f"before{quantised.suffix.lower()}"
         network.write(before)
         runtimes = [open_file(file, threads) for file in (before, quantised)]
         timings = race([Contestant(partial(runtime, crop), time_call) for runtime in runtimes], ROUNDS, WARM_UP)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posezoo.deploy.metadata import FORMAT, metadata_of
 from posezoo.deploy.runtimes import Runtime, is_network_file, torch_module
 from posezoo.errors import PosezooError, require, unknown_name
+from posezoo.files import check_writable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -176,8 +177,7 @@ def _check_request(path: Path, to: str, half: bool) -> None:
         raise unknown_name("format to export to", to, FORMATS)
     if path.suffix.lower() != FORMATS[to]:
         raise PosezooError(f"{path} must end in {FORMATS[to]}, as {to} files do")
-    if path.is_dir():
-        raise PosezooError(f"{path} is a folder: name a file in it")
+    check_writable(path)
     if half and to == "torch-export":
         raise PosezooError("a .pt2 file computes in the numbers that it stores: --half is for onnx and openvino")
     require("torch", "torch", f"export to {to}")
@@ -188,7 +188,7 @@ def _check_request(path: Path, to: str, half: bool) -> None:
 def _load(name_or_file: str | os.PathLike[str], weights: str | os.PathLike[str] | None, random: bool) -> _Loaded:
     """The module with its weights, and what belongs to them."""
     from posezoo.zoo import get_entry
-    from posezoo.zoo.owner import entry_of
+    from posezoo.zoo.owner import entry_of, facts_with
 
     name = os.fspath(name_or_file)
     if random and weights is not None:
@@ -199,7 +199,7 @@ def _load(name_or_file: str | os.PathLike[str], weights: str | os.PathLike[str] 
     if not is_network_file(name):
         entry = entry_of(name, weights)
         module = _random_module(entry) if random else _trained_module(entry, weights)
-        values = {each.name: getattr(entry, each.name) for each in fields(entry)}
+        values = facts_with(entry, weights)
         drawn = "random" if random else None if weights is None else Path(weights).name
         return _Loaded(entry.name, module, values, entry, drawn)
     if random or weights is not None:

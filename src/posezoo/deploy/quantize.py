@@ -24,6 +24,7 @@ from posezoo.crop import normalise
 from posezoo.deploy.metadata import metadata_of
 from posezoo.deploy.ranges import MODES, tensor_ranges
 from posezoo.errors import PosezooError, require, unknown_name
+from posezoo.files import check_writable
 
 if TYPE_CHECKING:
     from posezoo.deploy.rounding import Rounded
@@ -420,8 +421,7 @@ def check_request(path: Path, runtime: str, mode: str, weight_bits: str) -> None
         raise unknown_name("width of weights", weight_bits, WEIGHTS)
     if path.suffix.lower() != SUFFIXES[runtime]:
         raise PosezooError(f"{path} must end in {SUFFIXES[runtime]}, as files for {runtime} do")
-    if path.is_dir():
-        raise PosezooError(f"{path} is a folder: name a file in it")
+    check_writable(path)
     if runtime == "openvino":
         require("openvino", "deploy", "quantisation for OpenVINO")
 

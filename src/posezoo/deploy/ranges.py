@@ -71,12 +71,15 @@ def tensors(proto: Any) -> Callable[[NDArray[np.float32]], Iterator[tuple[str, N
     import onnx
     import onnxruntime as ort
 
+    from posezoo.deploy.runtimes import default_threads
+
     proto = copy.deepcopy(proto)
     known = {each.name for each in proto.graph.output}
     made = [name for node in proto.graph.node for name in node.output if name and name not in known]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = default_threads()  # left alone it takes every core that it sees
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (source,) = (each.name for each in session.get_inputs())
     names = [each.name for each in session.get_outputs() if each.type == "tensor(float)"]

@@ -112,7 +112,7 @@ def pair_path(path: Path) -> Iterator[Path]:
     try:
         make_folder(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.stem}.") as folder:
-            temporary = Path(folder) / target.name
+            temporary = Path(folder) / f"{target.stem}.xml"  # OpenVINO writes no .XML
             yield temporary
             earlier = Path(folder) / "earlier"
             if beside.exists():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,8 +57,8 @@ def get_detector(
         spec: "embedded" (the packaged network), "yolov3-spp" or "yolov3" (fetched once), "whole" (one box, the whole
             image), "follow" or "follow:SPEC" (one person, from frame to frame), an .onnx file of a detector (see
             `posezoo.detect.onnx`), any other that posezoo exported, a darknet .weights or .cfg file, a .json, .jsonl
-            or .csv file of boxes or a folder of such (see `posezoo.detect.boxes_file`), or any callable that is a
-            `Detector`, which is returned as it is.
+            or .csv file of boxes or a folder of such (see `posezoo.detect.boxes_file`), or any callable that takes
+            images and gives boxes for each; a `Detector` is returned as it is.
         runtime: see `posezoo.deploy.runtimes.open_runtime`; detectors of others run in ONNX Runtime whatever it is.
         device: see there.
         threads: see there.
@@ -74,7 +75,7 @@ def get_detector(
     if not isinstance(spec, str | os.PathLike):
         if not callable(spec):
             raise PosezooError(f"a detector must be a name, a file or a callable, but is {type(spec).__name__}")
-        return spec
+        return spec if _takes_names(spec) else _without_names(spec)
     if batch_size is not None and batch_size < 1:
         raise PosezooError(f"the detector's batch_size must be 1 or more, but is {batch_size}")
     name = os.fspath(spec)
@@ -93,6 +94,24 @@ def get_detector(
 
         return BoxesFile.read(name, score=score, nms=nms, classes=classes)
     return _network(name, where, asked)
+
+
+def _takes_names(detector: Callable[..., Any]) -> bool:
+    """Whether it wants to be told which pictures these are."""
+    try:
+        taken = inspect.signature(detector).parameters.values()
+    except (TypeError, ValueError):  # written in C: there is no telling
+        return True
+    return any(each.name == "names" or each.kind is each.VAR_KEYWORD for each in taken)
+
+
+def _without_names(detector: Callable[..., Any]) -> Detector:
+    """A detector of a callable that takes images alone."""
+
+    def detect(images_rgb: Sequence[NDArray[np.uint8]], names: Sequence[str | None] | None = None) -> list[Boxes]:
+        return detector(images_rgb)
+
+    return detect
 
 
 def _network(name: str, where: tuple[Any, ...], asked: dict[str, Any]) -> Detector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,7 +61,8 @@ def read_content(path: Path) -> Content:
         if path.suffix.lower() == ".csv":
             return _table(text)
         if path.suffix.lower() == ".jsonl":
-            return _many(json.loads(line) for line in text.splitlines() if line.strip())
+            # not splitlines: a file name may hold what that takes for the end of a line, such as U+2028
+            return _many(json.loads(line) for line in text.split("\n") if line.strip())
         return _json(json.loads(text), path.stem)
     except FileNotFoundError:
         raise PosezooError(f"no such boxes file: {path}") from None
@@ -82,10 +84,20 @@ def _json(content: Any, stem: str) -> Content:
     if "annotations" in content:
         return _annotations(content)
     if "instance_info" in content:
-        return _list(content["instance_info"], stem)
+        return _list(_from_zero(content["instance_info"]), stem)
     if "people" in content and "format" in content:
         return _many([content])
     return Content(list(content), list(_plain_rows(content)))
+
+
+def _from_zero(frames: Any) -> Any:
+    """Frames as numbered from 0: MMPose's demo counts from 1, and writes those without people too."""
+    numbered = isinstance(frames, list) and all(
+        isinstance(f, dict) and isinstance(f.get("frame_id"), int) for f in frames
+    )
+    if not numbered or min((frame["frame_id"] for frame in frames), default=0) != 1:
+        return frames
+    return [{**frame, "frame_id": frame["frame_id"] - 1} for frame in frames]
 
 
 def _list(entries: Any, stem: str) -> Content:
@@ -123,7 +135,7 @@ _PICTURE_KEYS = ("file_name", "image", "image_id")
 def _annotations(content: dict[str, Any]) -> Content:
     try:
         names = {image["id"]: str(image["file_name"]) for image in content.get("images", [])}
-        classes = {one["id"]: str(one.get("name", "")) for one in content.get("categories", [])}
+        classes = {one["id"]: str(one.get("name", "")).strip().lower() for one in content.get("categories", [])}
     except (KeyError, TypeError, AttributeError):
         raise PosezooError("every entry of 'images' needs an id and a file_name, of 'categories' an id") from None
     if len(classes) == 1:  # whatever a dataset of people calls them
@@ -155,11 +167,15 @@ def _coco_rows(entries: list[Any], names: Mapping[Any, str], classes: Mapping[An
 
 
 def _label(category: Any, classes: Mapping[Any, str]) -> str:
-    """The name of a class of COCO, or of the file's own list of them."""
-    if classes and isinstance(category, int | str):
-        return classes.get(category, str(category))
-    known = isinstance(category, int) and 0 < category < len(COCO_IDS)
-    return COCO_IDS[category] if known else str(category)
+    """The name, in small letters, of a class of COCO, or of the file's own list of them; of no class, a person's."""
+    if category is None:
+        return PERSON
+    if isinstance(category, float) and category.is_integer():  # as tables of numbers are written
+        category = int(category)
+    if isinstance(category, int | str) and category in classes:
+        return classes[category]
+    known = not classes and isinstance(category, int) and 0 < category < len(COCO_IDS)
+    return COCO_IDS[category] if known else str(category).strip().lower()
 
 
 def _instances(entries: Any, picture: str) -> Iterator[Row]:
@@ -252,7 +268,7 @@ def _table(text: str) -> Content:
     """Rows with a header; commas, semicolons or tabs, whichever the header has most of."""
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = []
     try:
         to_row = _row_reader({(name or "").strip().lower(): name for name in reader.fieldnames or ()})

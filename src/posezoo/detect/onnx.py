@@ -11,7 +11,6 @@ is, a file beside it, of its name and .toml, says so, as in
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from posezoo.detect import embedded, onnx_told
 from posezoo.detect.classes import COCO, names_of
 from posezoo.detect.network import PERSON, STRIDE, Candidates, Fit, PersonDetector, Settings, View, class_numbers
 from posezoo.detect.onnx_graph import read_graph
-from posezoo.detect.onnx_read import READERS, Writing, is_decoded, strides_of
+from posezoo.detect.onnx_read import READERS, Writing, is_decoded, misread, strides_of
 from posezoo.detect.onnx_session import WHOLE, Port, Session, listed, ports_of, session_of
 from posezoo.detect.onnx_told import Told, told_of
 from posezoo.errors import PosezooError
@@ -87,7 +86,7 @@ class _Probe(NamedTuple):
 
 def _asked_size(said: Mapping[str, Any]) -> tuple[int, int] | None:
     size = said.get("size_wh")
-    return size if isinstance(size, tuple) and len(size) == 2 and all(isinstance(n, int) for n in size) else None
+    return size if onnx_told.is_size(size) else None
 
 
 def _probe(path: Path, session: Session, size_wh: tuple[int, int]) -> _Probe:
@@ -190,6 +189,7 @@ def _detector(
     """The detector around a session, of which all is told."""
     who = str(path)
     places = _places(path, session, told, probe)
+    _check_outputs(path, session, told.reads, places, probe.outputs)
     if told.reads == "grid" and not _check_grid(path, probe, places["boxes"]):
         told = replace(told, reads="rows")
     known = _class_names(who, told, probe, places, carried)
@@ -202,6 +202,7 @@ def _detector(
 
     def read(outputs: Sequence[NDArray], view: View, least: float) -> Candidates:
         writing = Writing(told.boxes, told.unit, fit.canvas_wh(view.size_wh))
+        _check_outputs(path, session, told.reads, places, outputs)  # how many there are may depend on the picture
         return reader({role: np.asarray(outputs[place]) for role, place in places.items()}, writing, least)
 
     return PersonDetector(session, settings, fit, read, wanted, batch_size)
@@ -256,6 +257,24 @@ def _guessed(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]], width: in
     return places
 
 
+def _check_outputs(
+    path: Path, session: Session, reads: str, places: Mapping[str, int], outputs: Sequence[NDArray]
+) -> None:
+    """See that what the graph gives for a picture is what its kind gives.
+
+    Raises:
+        PosezooError: an output has another shape; the message has its name and both shapes.
+    """
+    given = {role: np.asarray(outputs[place]) for role, place in places.items()}
+    if wrong := misread(reads, given):
+        role, wanted = wrong
+        port, found = session.outputs[places[role]], given[role]
+        raise PosezooError(
+            f"{path}: as its {role}, read as {reads}, '{port.name}' must be {wanted} for a picture, but is "
+            f"{found.dtype} {found.shape}: say in {path.with_suffix('.toml')} which kind it is, or which output is what"
+        )
+
+
 def _check_grid(path: Path, probe: _Probe, place: int) -> bool:
     """Whether YOLOX's boxes still count from their cells.
 
@@ -263,7 +282,7 @@ def _check_grid(path: Path, probe: _Probe, place: int) -> bool:
         PosezooError: they are as many as no grid has cells.
     """
     table = probe.outputs[place]
-    if table.ndim != 2 or strides_of(len(table), probe.size_wh) is None:
+    if strides_of(len(table), probe.size_wh) is None:
         raise PosezooError(
             f"{path} gives {table.shape} for an input of {probe.size_wh[0]} x {probe.size_wh[1]}, which is no YOLOX "
             "grid of strides 8, 16 and 32: its size_wh or its kind is another"
@@ -286,7 +305,5 @@ def _class_names(
         return given or COCO
     else:
         return PERSON
-    if count < 1:
-        raise PosezooError(f"{who} gives {math.prod(shapes['boxes'])} numbers, too few for boxes with classes")
     way_out = f'say so in {Path(who).with_suffix(".toml")}, as classes = ["person", ...]'
     return names_of(count, given, who, way_out)

@@ -128,6 +128,45 @@ def _best(boxes: NDArray, scores: NDArray, writing: Writing) -> Candidates:
     return Candidates(writing.xyxy(boxes), scores[np.arange(len(scores)), classes], classes)
 
 
+SHAPES: Mapping[str, Mapping[str, tuple[tuple[int | str, ...], ...]]] = {
+    "grid": {"boxes": (("A", "5 + classes"),)},
+    "rows": {"boxes": (("A", "5 + classes"),)},
+    "columns": {"boxes": (("4 + classes", "A"),)},
+    "dets": {"boxes": (("n", 5),), "labels": (("n",),)},
+    "plain": {"boxes": (("n", 4),), "scores": (("n",), ("n", "classes")), "labels": (("n",),)},
+    "softmax": {"boxes": (("n", 4),), "scores": (("n", "classes + 1"),)},
+    "sigmoid": {"boxes": (("n", 4),), "scores": (("n", "classes"),)},
+}
+"""What each reader takes for one picture: of each output the shapes that it may have; "n" is the same for all."""
+_LEAST = {"A": 0, "n": 0, "classes": 1, "classes + 1": 2, "4 + classes": 5, "5 + classes": 6}
+
+
+def misread(reads: str, outputs: Outputs) -> tuple[str, str] | None:
+    """Which output a reader cannot take, and what it must be; None where it can take all.
+
+    Args:
+        reads: a key of `READERS`.
+        outputs: of one picture.
+    """
+    rows: int | None = None  # "n", once an output has told
+    for role, shapes in SHAPES[reads].items():
+        if role not in outputs:
+            continue
+        given = outputs[role]
+        found = next((shape for shape in shapes if _is_of(given.shape, shape, rows)), None)
+        if found is None or given.dtype.kind not in "biuf":
+            wanted = " or ".join(f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})" for shape in shapes)
+            return role, f"numbers {wanted}{f' with n = {rows}' if rows is not None else ''}"
+        rows = len(given) if found[0] == "n" else rows
+    return None
+
+
+def _is_of(given: tuple[int, ...], shape: tuple[int | str, ...], rows: int | None) -> bool:
+    if len(given) != len(shape) or (shape[0] == "n" and rows is not None and given[0] != rows):
+        return False
+    return all(n >= _LEAST[side] if isinstance(side, str) else n == side for n, side in zip(given, shape, strict=True))
+
+
 READERS: dict[str, Callable[[Outputs, Writing, float], Candidates]] = {
     "grid": grid,
     "rows": rows,

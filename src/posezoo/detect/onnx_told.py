@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from posezoo import toml
+from posezoo.deploy.metadata import LONGEST_SIDE
 from posezoo.detect.classes import LISTS
 from posezoo.detect.network import PLACES, RESIZES
 from posezoo.detect.onnx_read import BOXES, READERS, UNITS
@@ -20,6 +22,7 @@ from posezoo.errors import PosezooError, unknown_name
 PIPELINE = "pipeline.json"
 ROLES = ("boxes", "scores", "labels")
 Triple = tuple[float, float, float]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -68,24 +71,28 @@ class Told:
         for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise unknown_name(name, str(getattr(self, name)), valid, f"(valid: {', '.join(valid)})")
-        size, texts = self.size_wh, isinstance(self.classes, tuple) and all(isinstance(n, str) for n in self.classes)
+        texts = isinstance(self.classes, tuple) and all(isinstance(n, str) for n in self.classes)
         rules = {
-            "size_wh must be two positive whole numbers": _are(size, int, 2) and min(size) > 0,
-            "fill must be a grey level in 0..255": isinstance(self.fill, int) and 0 <= self.fill <= 255,
+            f"size_wh must be two positive whole numbers, at most {LONGEST_SIDE}": is_size(self.size_wh),
+            "fill must be a grey level in 0..255": _are((self.fill,), int, 1) and 0 <= self.fill <= 255,
             "range must be a positive number": _are((self.range,), float, 1) and self.range > 0,
             "mean must be three numbers": _are(self.mean, float, 3),
             "std must be three positive numbers": _are(self.std, float, 3) and min(self.std) > 0,
             f"classes must be names, or one of {', '.join(LISTS)}": self.classes is None
             or texts
-            or self.classes in LISTS,
+            or (isinstance(self.classes, str) and self.classes in LISTS),
             "score must be in 0..1": _are((self.score,), float, 1) and 0 <= self.score <= 1,
             "nms must be above 0 and at most 1": _are((self.nms,), float, 1) and 0 < self.nms <= 1,
-            f"outputs must name {', '.join(ROLES)}": self.outputs is None
-            or (isinstance(self.outputs, Mapping) and set(self.outputs) <= set(ROLES)),
+            f"outputs must name {', '.join(ROLES)}, each by the text that the graph calls it": self.outputs is None
+            or (
+                isinstance(self.outputs, Mapping)
+                and set(self.outputs) <= set(ROLES)
+                and all(isinstance(name, str) for name in self.outputs.values())
+            ),
         }
         for message, holds in rules.items():
             if not holds:
-                raise PosezooError(message)
+                raise PosezooError(f"{message}, but is {getattr(self, message.partition(' ')[0])!r:.60}")
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -110,8 +117,14 @@ def _are(values: Any, kind: type, count: int) -> bool:
     return (
         isinstance(values, tuple)
         and len(values) == count
-        and all(isinstance(v, kinds) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        # a whole number may be longer than any float has it
+        and all(isinstance(v, kinds) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in values)
     )
+
+
+def is_size(size: Any) -> bool:
+    """Whether it can be the size of an input."""
+    return _are(size, int, 2) and min(size) > 0 and max(size) <= LONGEST_SIDE
 
 
 @cache
@@ -126,7 +139,7 @@ def told_of(kind: str | None, said: Mapping[str, Any], where: object) -> Told:
     Raises:
         PosezooError: an unknown kind, key or value; the message says where it stands.
     """
-    if kind is not None and kind not in kinds():
+    if kind is not None and not (isinstance(kind, str) and kind in kinds()):
         raise unknown_name("kind", str(kind), kinds(), f"(in {where})")
     for key in said:
         if key not in KEYS:
@@ -151,7 +164,7 @@ def names_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     """Class names that a file carries as a table of numbers and names, as Ultralytics' do; None where it does not."""
     try:
         found = ast.literal_eval(metadata.get("names", ""))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # all that it raises for what it cannot
         return None
     if isinstance(found, list | tuple):
         found = dict(enumerate(found))
@@ -173,7 +186,7 @@ def pipeline(file: Path) -> dict[str, Any]:
         tasks = json.loads(path.read_text(encoding="utf-8"))["pipeline"]["tasks"]
         steps = {step["type"]: step for task in reversed(tasks) for step in reversed(task.get("transforms", ()))}
         return _prepared(steps)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise PosezooError(f"{path} is not the pipeline.json that MMDeploy writes beside a detector") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posezoo.codecs import CODECS, get_codec
+from posezoo.codecs import codec_name, get_codec
 from posezoo.crop import box_to_center_scale
 from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator
@@ -37,8 +37,7 @@ def apply(protocol: Protocol, estimator: Estimator) -> Protocol:
         box_scale=spec.box_scale if protocol.box_scale is None else protocol.box_scale,
         flip_shift=spec.flip_shift if protocol.flip_shift is None else protocol.flip_shift,
     )
-    codec = next((name for name, known in CODECS.items() if known == spec.codec), None)
-    return replace(protocol, decode=codec, box_scale=spec.box_scale, flip_shift=spec.flip_shift)
+    return replace(protocol, decode=codec_name(spec.codec), box_scale=spec.box_scale, flip_shift=spec.flip_shift)
 
 
 def joint_columns(estimator: Estimator, skeleton: Skeleton) -> NDArray[np.int64]:

@@ -15,9 +15,9 @@ from pathlib import PurePath
 from typing import Any
 
 from posezoo import toml
-from posezoo.codecs import CODECS
+from posezoo.codecs import CODECS, get_codec
 from posezoo.data.catalog import Dataset, get_dataset
-from posezoo.errors import PosezooError, unknown_name
+from posezoo.errors import PosezooError, UnknownNameError, unknown_name
 from posezoo.evaluate.predictions import BY_ANNOTATION
 
 GROUND_TRUTH = "gt"
@@ -72,8 +72,11 @@ class Protocol:
         for field_name, known in (("nms", SUPPRESSIONS), ("rescoring", RESCORINGS)):
             if getattr(self, field_name) not in known:
                 raise unknown_name(f"{field_name} of the protocol", getattr(self, field_name), known)
-        if self.decode is not None and self.decode not in CODECS:
-            raise unknown_name("decode of the protocol", self.decode, CODECS)
+        if self.decode is not None:
+            try:
+                get_codec(self.decode)
+            except UnknownNameError:
+                raise unknown_name("decode of the protocol", self.decode, CODECS) from None
         for field_name in ("box_threshold", "nms_threshold", "min_joint_score"):
             if not 0 <= getattr(self, field_name) <= 1:
                 raise PosezooError(f"protocol: {field_name} must be in 0..1, but is {getattr(self, field_name):g}")

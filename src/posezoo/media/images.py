@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ Image = NDArray[np.uint8]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MAX_MEGAPIXELS = 100.0
 LIMIT_VARIABLE = "POSEZOO_MAX_MEGAPIXELS"
+_MOST_LOOKED_AT = 20_000  # files, for a hint
 
 
 class Picture(NamedTuple):
@@ -192,19 +194,31 @@ def check_image(image: Any) -> Image:
     Raises:
         PosezooError: anything else; says what was given and how to mend the usual cases.
     """
+    wanted = "an image must be (H, W, 3) uint8 RGB"
     if not isinstance(image, np.ndarray):
-        raise PosezooError(f"an image must be a path or an (H, W, 3) uint8 RGB array, but is {type(image).__name__}")
+        kind = type(image)
+        mend = _MEND_KINDS.get(kind.__module__.partition(".")[0], "") if kind is not bytes else _MEND_BYTES
+        raise PosezooError(f"an image must be a path or an (H, W, 3) uint8 RGB array, but is {kind.__name__}{mend}")
     given = f"shape {image.shape} {image.dtype}"
     if image.ndim == 2:
-        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}; for grey: np.stack([grey] * 3, -1)")
+        raise PosezooError(f"{wanted}, but has {given}; for grey: np.stack([grey] * 3, -1)")
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}; try image.transpose(1, 2, 0)")
+        raise PosezooError(f"{wanted}, but has {given}; try image.transpose(1, 2, 0)")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}")
+        mend = _MEND_CHANNELS.get(image.shape[2], "") if image.ndim == 3 else ""
+        raise PosezooError(f"{wanted}, but has {given}{mend}")
     if image.dtype != np.uint8:
-        hint = "; floats in 0..1: (image * 255).round().astype(np.uint8)" if image.dtype.kind == "f" else ""
-        raise PosezooError(f"an image must be (H, W, 3) uint8 RGB, but has {given}{hint}")
+        raise PosezooError(f"{wanted}, but has {given}{_MEND_NUMBERS.get(image.dtype.kind, '')}")
     return image
+
+
+_MEND_KINDS = {"PIL": '; np.asarray(image.convert("RGB"))', "torch": "; image.cpu().numpy()"}
+_MEND_BYTES = "; of a file's bytes: posezoo.media.read_image(data)"
+_MEND_CHANNELS = {1: "; for grey: image.repeat(3, axis=2)", 4: "; of RGBA: image[..., :3]"}
+_MEND_NUMBERS = {
+    "f": "; floats in 0..1: (image * 255).round().astype(np.uint8)",
+    "u": "; of 16 bits: (image >> 8).astype(np.uint8)",
+}
 
 
 def load_picture(source: Any, max_megapixels: float | None = None) -> Picture:
@@ -238,8 +252,7 @@ def _expand(source: str) -> list[Path]:
     if path.is_dir():
         pictures = _pictures(path.iterdir())
         if not pictures:
-            deeper = any(p.suffix.lower() in SUFFIXES for p in path.glob("*/*"))
-            hint = f"; to search its folders too: '{path}/**/*'" if deeper else f" ({', '.join(FORMATS)})"
+            hint = _deeper(path) or f" ({', '.join(FORMATS)})"
             raise PosezooError(f"no pictures in the folder {path}{hint}")
         return pictures
     if path.exists() or not glob.has_magic(source):
@@ -250,6 +263,15 @@ def _expand(source: str) -> list[Path]:
     if not pictures:
         raise PosezooError(f"no pictures match {source}")
     return pictures
+
+
+def _deeper(folder: Path) -> str:
+    """A hint at the pictures in the folders of a folder; of a very large tree only the first files are looked at."""
+    files = islice(folder.rglob("*"), _MOST_LOOKED_AT)
+    suffixes = {file.suffix for file in files if file.suffix.lower() in SUFFIXES and file.name[0] != "."}
+    if not suffixes:
+        return ""
+    return f"; to search its folders too: '{folder}/**/*{suffixes.pop() if len(suffixes) == 1 else ''}'"
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,58 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from posezoo import __version__
-from posezoo.codecs import get_codec
+from posezoo.codecs import codec_name
 from posezoo.errors import PosezooError
 from posezoo.files import atomic_path, write_atomic
+from posezoo.skeletons import get_skeleton
 from posezoo.train.recipe import InputPart, Recipe
 from posezoo.train.rows import entry_table
 from posezoo.zoo import get_entry
 from posezoo.zoo.entry import Entry
 
-FILE, BEST, RECIPE = "last.pt", "best.safetensors", "recipe.json"
+FILE, BEST, RECIPE, CARD = "last.pt", "best.safetensors", "recipe.json", "card.md"
 # what may differ between a run and its resumption, since nothing that is learnt depends on it
 FREE = (
     "name", "entry", "expect", "data.root", "run.folder", "run.device", "run.workers", "run.threads",
     "run.channels_last", "run.compile", "run.keep_best", "run.log_every", "run.save_every",
 )  # fmt: skip
+_JUDGE = "data.validate"  # free as long as nothing has been judged
 _FORMAT = 1
+_SHOWN = 4  # files that a message names
 _UNFINISHED = re.compile(r"\.\S+\.[0-9a-f]{8}\.\w+")  # what `atomic_path` calls them
+
+
+def check_start(folder: Path, resume: bool) -> bool:
+    """Whether a run goes on from `last.pt`; False: it begins.
+
+    A run writes `last.pt` before the first weights. Where these are without it somebody has removed it, as one may, and
+    a run that began there would take what the other one has come to.
+
+    Raises:
+        PosezooError: it is to begin where another run has left something, or to go on from nothing.
+    """
+    last = folder / FILE
+    if last.exists():
+        if not resume:
+            raise PosezooError(f"{folder} already holds a run: add --resume, or choose another run.folder")
+        return True
+    if there := results(folder):
+        what = ", ".join(file.name for file in there[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
+        best = folder / BEST
+        start = f"; model.weights={best} begins with what it learnt" if best.exists() else ""
+        raise PosezooError(
+            f"{folder} holds what a run has come to ({what}), and no {FILE} to go on from: choose another run.folder, "
+            f"or remove these files{start}"
+        )
+    if resume and not (folder / RECIPE).exists():
+        raise PosezooError(f"nothing to resume: {last} does not exist; a run begins without --resume")
+    return False
+
+
+def results(folder: Path) -> list[Path]:
+    """What a run in this folder has come to: weights, and its card."""
+    one_by_one = [file for file in (folder / BEST, folder / CARD) if file.exists()]
+    return one_by_one + sorted(folder.glob(weights_file(folder, "*").name))
 
 
 def write_state(folder: Path, recipe: Recipe, state: Mapping[str, Any]) -> None:
@@ -75,7 +111,7 @@ def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
 
     Raises:
         PosezooError: there is none, it cannot be read, or it is of another network, recipe or number of samples: the
-            message says what differs.
+            message says what differs. Who judges may be another as long as nobody has.
     """
     path = folder / FILE
     try:
@@ -94,11 +130,15 @@ def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
     arch = other.get("model", {}).get("arch")
     if arch != recipe.model.arch:
         raise PosezooError(f"{path} holds {arch}, the recipe asks for {recipe.model.arch}")
-    if differing := differences(other, json.loads(recipe.model_dump_json(by_alias=True))):
+    differing = differences(other, json.loads(recipe.model_dump_json(by_alias=True)))
+    if not state.get("validated"):
+        differing = [one for one in differing if not one.startswith(_JUDGE)]
+    if differing:
         shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+        best = folder / BEST
+        start = f" (model.weights={best} starts from what was learnt)" if best.exists() else ""
         raise PosezooError(
-            f"{path} is of another recipe: {shown}. Give the old values, or choose another run.folder "
-            f"(model.weights={folder / BEST} starts from what was learnt)"
+            f"{path} is of another recipe: {shown}. Give the old values, or choose another run.folder{start}"
         )
     if state["samples"] != samples:
         raise PosezooError(f"{path} was learning from {state['samples']} samples, the data now has {samples}")
@@ -155,11 +195,13 @@ class Best:
 
     Attributes:
         ranking: (score, epoch from 1) of each, the best first.
+        written: the epochs whose files are this run's and may be there; no other is ever removed.
     """
 
     def __init__(self, folder: Path, most: int, larger_is_better: bool = True):
         self.folder, self.most, self.sign = folder, most, 1.0 if larger_is_better else -1.0
         self.ranking: list[tuple[float, int]] = []
+        self.written: set[int] = set()
 
     def offer(self, model: nn.Module, score: float, epoch: int, facts: Mapping[str, str]) -> bool:
         """Keep the weights of `epoch` if they are among the best; whether they are the best of all.
@@ -170,6 +212,7 @@ class Best:
         place = sum(self.sign * other > self.sign * score for other, _ in self.ranking)
         if place >= self.most:
             return False
+        self.written.add(epoch)
         save_weights(model, weights_file(self.folder, epoch), {**facts, "epoch": str(epoch)})
         self.ranking.insert(place, (score, epoch))
         del self.ranking[self.most :]
@@ -177,9 +220,10 @@ class Best:
             self._link()
         return place == 0
 
-    def restore(self, ranking: Sequence[tuple[float, int]]) -> None:
+    def restore(self, ranking: Sequence[tuple[float, int]], written: Iterable[int] = ()) -> None:
         """Go on with the ranking of a checkpoint, whatever has been offered since."""
         self.ranking = list(ranking)
+        self.written = {*written, *(epoch for _, epoch in ranking)}
         if self.ranking and weights_file(self.folder, self.ranking[0][1]).exists():
             self._link()
 
@@ -188,10 +232,11 @@ class Best:
             _same_file(weights_file(self.folder, self.ranking[0][1]), temporary)
 
     def prune(self) -> None:
-        """Remove the weights of all other epochs."""
-        ranked = {weights_file(self.folder, epoch) for _, epoch in self.ranking}
-        for file in set(self.folder.glob(weights_file(self.folder, "*").name)) - ranked:
-            file.unlink(missing_ok=True)
+        """Remove the weights that this run wrote of all other epochs."""
+        ranked = {epoch for _, epoch in self.ranking}
+        for epoch in self.written - ranked:
+            weights_file(self.folder, epoch).unlink(missing_ok=True)
+        self.written &= ranked
 
 
 def weights_file(folder: Path, epoch: int | str) -> Path:
@@ -223,7 +268,7 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
 
     `name`, an entry of the zoo, stands there if the run was of that entry's network, input and codec.
     """
-    given, target = recipe.input, recipe.target
+    given = recipe.input
     facts = {
         "recipe": recipe.name,
         "task": recipe.task,
@@ -239,13 +284,18 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
         facts["name"] = entry.name
     if recipe.task == "detect":
         return facts
-    codec = target.codec_name
+    from posezoo.train.pose import make_codec
+
+    codec = make_codec(recipe.target, get_skeleton(recipe.data.skeleton))
     # on the legacy grid heatmap pixel h is crop pixel 4 h, and a mirrored heatmap lies 3/4 of a pixel to the left
-    shift = get_codec(codec).grid == "legacy" and (entry is None or entry.flip_shift)
+    shift = codec.grid == "legacy" and (entry is None or entry.flip_shift)
     box_scale, flip_shift = str(given.box_scale), str(shift).lower()
     return facts | {
-        "skeleton": recipe.data.skeleton, "codec": codec, "box_scale": box_scale, "flip_shift": flip_shift
-    }  # fmt: skip
+        "skeleton": recipe.data.skeleton,
+        "codec": codec_name(codec) or recipe.target.codec_name,
+        "box_scale": box_scale,
+        "flip_shift": flip_shift,
+    }
 
 
 def _is_of(recipe: Recipe, entry: Entry) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +12,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from posezoo.data.augment import appearance
-from posezoo.data.coco_style import People, read_json, read_people
 from posezoo.data.mosaic import lay_out
+from posezoo.data.pictures import read_labelled
 from posezoo.detect.embedded import Settings, network_input, select
-from posezoo.errors import PosezooError
 from posezoo.evaluate.oks import box_ap
-from posezoo.media.images import read_image
-from posezoo.skeletons import get_skeleton
-from posezoo.train.recipe import Recipe, Source
+from posezoo.train.detect_data import Boxed, read_judged, read_training
+from posezoo.train.recipe import Recipe
 
 _MOST_PEOPLE = 64  # boxes a canvas can hold; the rest of the array is empty
 _SIZES = {8: (0.0, 80.0), 16: (56.0, 176.0), 32: (128.0, 1e9)}  # longer side of the boxes each stride learns, pixels
@@ -30,12 +26,13 @@ _SIZES = {8: (0.0, 80.0), 16: (56.0, 176.0), 32: (128.0, 1e9)}  # longer side of
 class Canvases(Dataset):
     """Mosaics: `image` (3, c, c) uint8, `boxes_xyxy` (64, 4) pixels, `count` of the boxes that are real."""
 
-    def __init__(self, people: People, recipe: Recipe):
+    def __init__(self, boxed: Boxed, recipe: Recipe):
+        people = boxed.people
         self.people, self.recipe = people, recipe
         order = np.argsort(people.image_row, kind="stable")
         ends = np.searchsorted(people.image_row[order], np.arange(len(people.images) + 1))
         self.rows = [order[a:b] for a, b in itertools.pairwise(ends)]
-        self.pictures = np.repeat(np.arange(len(people.images)), people.repeats(recipe.data.repeat))
+        self.pictures = np.repeat(boxed.pictures, people.repeats(recipe.data.repeat)[boxed.pictures])
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -46,7 +43,10 @@ class Canvases(Dataset):
         rng = np.random.default_rng((self.recipe.run.seed, epoch, first))
         side = int(rng.choice(len(given.rows), p=np.array(given.rows) / sum(given.rows))) + 1
         chosen = self.pictures[[first, *rng.integers(0, len(self), side * side - 1)]]
-        photographs = [(read_image(self.people.images[n]), self.people.boxes_xyxy[self.rows[n]]) for n in chosen]
+        people = self.people
+        photographs = [
+            (read_labelled(people.images[n], people.sizes_wh[n]), people.boxes_xyxy[self.rows[n]]) for n in chosen
+        ]
         image, boxes = lay_out(rng, photographs, given.canvas, given.scale, self.recipe.augment.flip)
         image = appearance(rng, self.recipe.augment, image)
         padded = np.zeros((_MOST_PEOPLE, 4), np.float32)
@@ -59,18 +59,22 @@ class Canvases(Dataset):
 
 
 class DetectTask:
-    """What the loop needs to know about finding people."""
+    """What the loop needs to know about finding people.
+
+    Attributes:
+        dataset: mosaics of the pictures that are there.
+        notes: what to tell before the run begins.
+    """
 
     metric, joints = "AP50", 0
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
-        data = recipe.data
-        annotations, images = _files(data.train, data.root)
-        people = read_people(annotations, images, get_skeleton(data.skeleton))
-        if not len(people):
-            raise PosezooError(f"{annotations}: nobody has a box")
-        self.dataset = Canvases(people, recipe)
+        boxed = read_training(recipe.data)
+        self.dataset = Canvases(boxed, recipe)
+        # whatever can be wrong with the pictures that judge it is found before the first step
+        self._judge = read_judged(recipe.data)
+        self.notes = (*boxed.notes, *(self._judge.notes if self._judge is not None else ()))
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Quality focal loss for the scores, GIoU loss for the boxes of the cells at a person's centre."""
@@ -100,30 +104,20 @@ class DetectTask:
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """Box average precision and recall on the validation photographs where everybody is boxed."""
-        source = self.recipe.data.validate_on
-        if source is None:
+        judge = self._judge
+        if judge is None:
             return {}
-        annotations, images = _files((source,), self.recipe.data.root)
-        truth = read_json(annotations)
-        truth["images"] = [i for i in truth["images"] if i.get("complete_person_boxes", True)]
-        kept = {i["id"] for i in truth["images"]}
-        truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in kept]
         settings = Settings(long_side=self.recipe.mosaic.canvas, score=0.05)
         results: list[dict[str, Any]] = []
-        for picture in truth["images"]:
-            image = read_image(images / picture["file_name"])
+        people = judge.people
+        for n in judge.pictures:
+            image = read_labelled(people.images[n], people.sizes_wh[n])
             x = torch.from_numpy(network_input(image, settings.long_side)).to(device)
             scores, boxes = (out[0].cpu().numpy() for out in model(x))
+            found = {"image_id": int(people.image_ids[n]), "category_id": judge.category_id}
             for box, score in _pairs(select(scores, boxes, image.shape, settings)):
-                results.append({"image_id": picture["id"], "category_id": 1, "bbox": box, "score": score})
-        return box_ap(truth, results)
-
-
-def _files(sources: Sequence[Source], root: Path) -> tuple[Path, Path]:
-    """The annotation file and the folder of pictures of the one source there may be."""
-    if len(sources) != 1 or sources[0].annotations is None or sources[0].images is None:
-        raise PosezooError("a detector learns from one source, a COCO-style file: give its annotations and images")
-    return root / sources[0].annotations, root / sources[0].images
+                results.append({**found, "bbox": box, "score": score})
+        return box_ap(judge.truth, results)
 
 
 def _pairs(found: Any) -> list[tuple[list[float], float]]:

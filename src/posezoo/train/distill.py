@@ -119,15 +119,13 @@ class Distiller:
         device: where the student is.
 
     Raises:
-        PosezooError: no weight is set, a domain is not that of any source, a teacher is no pose network or knows none
+        PosezooError: a domain is not that of any source, a teacher is no pose network or knows none
             of the joints, or its weights cannot be had.
     """
 
     def __init__(self, recipe: Recipe, skeleton: Skeleton, codec: Codec, device: torch.device):
         self.recipe, self.codec = recipe, codec
         given = recipe.distill
-        if given.teachers and not (given.heatmap or given.coordinate):
-            raise PosezooError("distill.teachers without a weight: set distill.heatmap or distill.coordinate")
         self.teachers = [_hire(one, recipe, skeleton, codec, device) for one in given.teachers]
         if given.heatmap and self.teachers and not any(bool(teacher.drawn.any()) for teacher in self.teachers):
             raise PosezooError(

@@ -12,7 +12,7 @@ from posezoo.data.catalog import Dataset, get_dataset
 from posezoo.data.mixed import domain_of
 from posezoo.errors import PosezooError, UnknownNameError, unknown_name
 from posezoo.skeletons import Skeleton, get_skeleton, map_joints
-from posezoo.train.recipe import Recipe
+from posezoo.train.recipe import DataPart, Recipe
 
 if TYPE_CHECKING:
     from posezoo.zoo import Entry
@@ -22,16 +22,18 @@ _WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".tar", ".params", ".weights")
 
 
 def check_fit(recipe: Recipe) -> None:
-    """Refuse a recipe for poses that cannot come to anything; nothing is read from disk.
+    """Refuse a recipe that cannot come to anything; nothing is read from disk.
 
     Raises:
         PosezooError: joints that no source labels or that the judge asks for in vain (both lists are shown), another
-            unknown name, or a codec for other joints.
+            unknown name, a codec for other joints, or a detector whose data are no COCO-style files.
     """
     for source in (*recipe.data.train, recipe.data.validate_on):
         if source is not None and source.dataset is not None:
             _check_split(get_dataset(source.dataset), source.split, source.annotations is None)
-    if recipe.task != "pose":
+    if recipe.task == "detect":
+        for key in ("train", "validate") if recipe.data.validate_on is not None else ("train",):
+            box_file(recipe.data, key)
         return
     skeleton = get_skeleton(recipe.data.skeleton)
     _check_start(recipe, skeleton)
@@ -47,6 +49,30 @@ def _check_split(dataset: Dataset, split: str | None, is_needed: bool) -> None:
         raise PosezooError(f"source {dataset.name}: say which split ({', '.join(known)})")
     if split is not None and split not in known:
         raise unknown_name(f"split of {dataset.name}", split, known)
+
+
+def box_file(data: DataPart, key: str) -> tuple[Path, Path]:
+    """The annotation file that a detector learns from or is judged by, and the folder of its pictures.
+
+    Args:
+        data: where the sources are.
+        key: "train" or "validate", which has to be there.
+
+    Raises:
+        PosezooError: it is not one COCO-style file with a folder.
+    """
+    sources = data.train if key == "train" else (data.validate_on,)
+    does = "learns from" if key == "train" else "is judged by"
+    wanted = f"a detector {does} one COCO-style file: give its annotations and images"
+    if len(sources) != 1:
+        raise PosezooError(f"data.{key} has {len(sources)} sources; {wanted}")
+    (source,) = sources
+    assert source is not None
+    if source.annotations is None or source.images is None:
+        # a dataset's split may lie in several folders, or in a format of its own
+        given = f'dataset = "{source.dataset}"' + ("" if source.annotations is None else " and annotations, no images")
+        raise PosezooError(f"data.{key} has {given}; {wanted}")
+    return data.root / source.annotations, data.root / source.images
 
 
 def start_entry(weights: str) -> Entry | None:

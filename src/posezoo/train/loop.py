@@ -32,8 +32,8 @@ from posezoo.train.card import write_card
 from posezoo.train.interrupts import Interrupts
 from posezoo.train.log import NOBODY, Bar, Log, Meter, counted, duration, short
 from posezoo.train.network import make_model, norms
-from posezoo.train.optimise import Learner, Outcome
-from posezoo.train.order import Batch, Order, Rows, Share, make_loader
+from posezoo.train.optimise import Learner, Outcome, rate_lines
+from posezoo.train.order import Batch, Order, Rows, Share, loader_error, make_loader
 from posezoo.train.recipe import Recipe
 
 _GO_ON = "the same command with --resume goes on"
@@ -80,15 +80,10 @@ def train(recipe: Recipe, resume: bool = False) -> Path:
         The run's folder.
 
     Raises:
-        PosezooError: data or checkpoint that cannot be used, a loss that is not a number, or no memory.
+        PosezooError: data or checkpoint that cannot be used, a folder with what another run has come to, a loss that
+            is not a number, or no memory.
     """
-    last = recipe.run.folder / checkpoint.FILE
-    if resume and not last.exists():
-        if not (recipe.run.folder / checkpoint.RECIPE).exists():
-            raise PosezooError(f"nothing to resume: {last} does not exist; a run begins without --resume")
-        resume = False  # it ended before its first checkpoint
-    elif not resume and last.exists():
-        raise PosezooError(f"{last.parent} already holds a run: add --resume, or choose another run.folder")
+    goes_on = checkpoint.check_start(recipe.run.folder, resume)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)
@@ -96,7 +91,7 @@ def train(recipe: Recipe, resume: bool = False) -> Path:
     cv2.setNumThreads(1)  # OpenCV's threads do not survive the fork of a worker, which would wait for them for ever
     try:
         with Interrupts() as interrupts:
-            return _Run(recipe, resume, interrupts).go()
+            return _Run(recipe, goes_on, interrupts, begins_anew=resume and not goes_on).go()
     finally:
         cv2.setNumThreads(threads)
 
@@ -115,8 +110,9 @@ def make_task(recipe: Recipe) -> Task:
 class _Run:
     """One run: its parts, its position, its files."""
 
-    def __init__(self, recipe: Recipe, resume: bool, interrupts: Interrupts):
+    def __init__(self, recipe: Recipe, resume: bool, interrupts: Interrupts, begins_anew: bool = False):
         self.recipe, self.folder, self.interrupts = recipe, recipe.run.folder, interrupts
+        self.resumed, self.begins_anew = resume, begins_anew
         patience = InitProcessGroupKwargs(timeout=_PATIENCE)
         # without a GPU, accelerate joins several processes only if it is told that there is none
         cpu = recipe.run.device == "cpu" or not torch.accelerator.is_available()
@@ -129,7 +125,7 @@ class _Run:
         self.order = Order(self.samples, given.batch_size, plan.samples_per_epoch, recipe.run.seed, weights)
         self.total = self.order.steps * plan.epochs
         model = make_model(recipe, self.task.joints, fill=not resume, tell=self._say)
-        self.learner = Learner(recipe, self.task, model, self.accelerator, self.total)
+        self.learner = Learner(recipe, self.task, model, self.accelerator, self.total, self.order.batch_size)
         self.best = checkpoint.Best(
             self.folder, recipe.run.keep_best, getattr(self.task, "metric_larger_is_better", True)
         )
@@ -149,7 +145,6 @@ class _Run:
         self.meter = Meter(self.order.batch_size)
         share = Share(self.order, self.step, self.total, given.accumulate, self.rank, self.accelerator.num_processes)
         self.loader = make_loader(self.task.dataset, share, recipe.run.workers, self.accelerator.device)
-        self.log = Log(self.folder, self.main, self._holds if resume else None)
 
     def _holds(self, step: int, phase: str) -> bool:
         """Whether a line of the log is of what the checkpoint has behind it."""
@@ -161,16 +156,24 @@ class _Run:
 
     def go(self) -> Path:
         """Every epoch that is left."""
+        epochs = self.recipe.schedule.epochs
+        if self.validated >= epochs and (self.folder / checkpoint.CARD).exists():
+            behind = f"all of its {counted(epochs, 'epoch')} are behind it" if epochs > 1 else "its epoch is behind it"
+            self._say(f"{self.recipe.name}: nothing is left to do, {behind}: see {self.folder / checkpoint.CARD}")
+            return self.folder
         if self.main:
             write_atomic(self.folder / checkpoint.RECIPE, self.recipe.model_dump_json(indent=2, by_alias=True))
         for line in self._opening():
             self._say(line)
         if self.accelerator.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
+        self.log = Log(self.folder, self.main, self._holds if self.resumed else None)
         with closing(self.log), closing(self._passes()) as passes, Bar(self.total, self.step, self.main) as self.bar:
             try:
-                for epoch in range(self.validated, self.recipe.schedule.epochs):
+                for epoch in range(self.validated, epochs):
                     self._epoch(epoch, passes)
+                    if not self.saved:  # see `checkpoint.check_start`
+                        self._save()
                     self._validate(epoch)
                     self._save()
             except PosezooError as err:
@@ -185,12 +188,15 @@ class _Run:
 
         One process of several cannot: it does not know what has become of the others.
         """
-        if not self.is_whole or self.step == self.saved or self.accelerator.num_processes > 1:
+        if not self.is_whole or not self.step:
             return ""
-        try:
-            self._save()
-        except PosezooError:  # the disk is full: what was wrong before matters more
-            return ""
+        if self.step != self.saved:
+            if self.accelerator.num_processes > 1:
+                return ""
+            try:
+                self._save()
+            except PosezooError:  # the disk is full: what was wrong before matters more
+                return ""
         return f". Step {self.step} is saved: mend this, and {_GO_ON}"
 
     def _opening(self) -> list[str]:
@@ -208,14 +214,14 @@ class _Run:
         ]
         if order.batch_size < given.batch_size:
             lines.append(f"a step takes every sample there is: {order.batch_size}, not {given.batch_size}")
-        if given.lr_batch_size not in (None, given.batch_size):
-            scaled = f"learning rate {given.rate:g} for {given.batch_size} samples a step"
-            lines.append(f"{scaled}, in proportion to {given.lr:g} for {given.lr_batch_size}")
+        lines += rate_lines(recipe, order.batch_size, self.total)
         if share < order.batch_size:
             passes = counted(given.accumulate, "pass", "passes")
             lines.append(f"a step is {counted(devices, 'device')} x {passes} of {counted(share, 'sample')}")
             if norms(learner.plain) and not (recipe.run.sync_batchnorm or recipe.model.keep_norm):
                 lines.append(f"BatchNorm takes its statistics from {counted(share, 'sample')}, not from the whole step")
+        if self.begins_anew:
+            lines.append("nothing to go on from: the run here ended before its first checkpoint, and begins anew")
         if self.step:
             lines.append(f"going on from step {self.step} of {self.total}")
         return [*lines, *getattr(self.task, "notes", ())]
@@ -252,7 +258,7 @@ class _Run:
                 parts = [next(batches) for _ in range(self.recipe.optimiser.accumulate)]
                 yield [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
         except (PosezooError, KeyboardInterrupt, RuntimeError) as err:
-            wrong = _of_loader(err)
+            wrong = loader_error(err)
             traceback.clear_frames(err.__traceback__)
         # nothing has a hold of the workers any more: they end now, and nobody has to wait for them later
         del batches
@@ -348,16 +354,20 @@ class _Run:
 
     def _save(self) -> None:
         """Write the checkpoint; every process has to come here."""
-        self.saved = self.step
         randoms = gather_object([checkpoint.random_state()])
-        if not self.main:
-            return
+        if self.main:
+            self._write(randoms)
+        self.saved = self.step
+
+    def _write(self, randoms: list[dict[str, Tensor]]) -> None:
+        """The same in the main process."""
         learner = self.learner
         state = {
             "samples": self.samples,
             "step": self.step,
             "validated": self.validated,
             "best": self.best.ranking,
+            "written": sorted(self.best.written),
             "seconds": self._elapsed(),
             "sittings": self.sittings + 1,
             "model": learner.plain.state_dict(),
@@ -380,17 +390,7 @@ class _Run:
         self.step, self.validated = state["step"], state["validated"]
         self.saved = self.step
         if self.main:
-            self.best.restore([tuple(row) for row in state["best"]])
+            self.best.restore([tuple(row) for row in state["best"]], state.get("written", ()))
         self.seconds, self.sittings = state["seconds"], state["sittings"]
         if self.rank < len(state["random"]):
             checkpoint.set_random_state(state["random"][self.rank])
-
-
-def _of_loader(err: BaseException) -> BaseException:
-    """What to say of an error that came from the loader; a worker's has the worker's traceback in its text."""
-    if isinstance(err, PosezooError):
-        return PosezooError(str(err).strip().splitlines()[-1].removeprefix("posezoo.errors.PosezooError: "))
-    if isinstance(err, RuntimeError) and "DataLoader worker" in str(err):
-        advice = "Where memory is short: fewer run.workers, or more shared memory (docker run --shm-size)"
-        return PosezooError(f"{checkpoint.first_line(err)} {advice}")
-    return err

@@ -35,31 +35,51 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
 
     Steps come at shares of the whole run, warm-up included, as the zoos count their epochs.
     """
-    plan = recipe.schedule
-    if step < plan.warmup_steps:
-        return (step + 1) / plan.warmup_steps
+    plan, rise = recipe.schedule, recipe.schedule.warmup(total)
+    if step < rise:
+        return (step + 1) / rise
     if plan.kind == "step":
         return plan.factor ** sum(step >= share * total for share in plan.milestones)
-    progress = (step - plan.warmup_steps) / max(1, total - plan.warmup_steps)
+    progress = (step - rise) / max(1, total - rise)
     least = plan.factor**2
     return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def make_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """Two rates (backbone, rest) and no decay on biases and norms."""
+def rate_lines(recipe: Recipe, samples: int, total: int) -> Iterator[str]:
+    """What one might not expect of the rate of a run of `total` steps, each of so many samples."""
+    given, rise = recipe.optimiser, recipe.schedule.warmup(total)
+    rate, stated_for = given.rate_for(samples), given.lr_batch_size or given.batch_size
+    if samples != stated_for:
+        yield f"learning rate {rate:g} for {samples} samples a step, in proportion to {given.lr:g} for {stated_for}"
+    if rise > total:
+        yield (
+            f"learning rate rises over {rise} steps, and the run has {total}: it comes to {rate * total / rise:.3g}, "
+            f"never to {rate:g}; lower schedule.warmup_steps, or leave it out: then it is a tenth of the run"
+        )
+
+
+def make_optimiser(recipe: Recipe, model: nn.Module, samples: int | None = None) -> torch.optim.Optimizer:
+    """Two rates (backbone, rest) and no decay on biases and norms.
+
+    Args:
+        recipe: its `optimiser`.
+        model: what learns.
+        samples: of a step; None: as many as the recipe says.
+    """
     given = recipe.optimiser
+    top = given.rate_for(given.batch_size if samples is None else samples)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = given.rate * (given.backbone_lr if name.startswith("backbone.") else 1.0)
+            rate = top * (given.backbone_lr if name.startswith("backbone.") else 1.0)
             groups.setdefault((rate, given.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     if not groups:
         raise PosezooError("model.freeze leaves nothing to learn")
     options = [{"params": p, "lr": lr, "peak": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
     if given.name == "sgd":
-        return torch.optim.SGD(options, lr=given.rate, momentum=given.momentum)
+        return torch.optim.SGD(options, lr=top, momentum=given.momentum)
     if given.name == "rmsprop":
-        return torch.optim.RMSprop(options, lr=given.rate, momentum=given.momentum)
+        return torch.optim.RMSprop(options, lr=top, momentum=given.momentum)
     return (torch.optim.AdamW if given.name == "adamw" else torch.optim.Adam)(options)
 
 
@@ -94,8 +114,20 @@ class Learner:
         ema: its average, in the main process.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, model: nn.Module, accelerator: Accelerator, total: int):
-        self.recipe, self.task, self.accelerator, self.total = recipe, task, accelerator, total
+    def __init__(
+        self, recipe: Recipe, task: Task, model: nn.Module, accelerator: Accelerator, total: int, samples: int
+    ):
+        """Put it there.
+
+        Args:
+            recipe: how to learn.
+            task: what.
+            model: the network, on the CPU.
+            accelerator: of the devices.
+            total: steps of the run.
+            samples: of a step: fewer than `optimiser.batch_size` where the data are.
+        """
+        self.recipe, self.task, self.accelerator, self.total, self.samples = recipe, task, accelerator, total, samples
         device, several = accelerator.device, accelerator.num_processes > 1
         if recipe.run.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,7 +140,7 @@ class Learner:
         self.plain = model.to(device)
         decay = recipe.optimiser.ema if accelerator.is_main_process else 0.0
         self.ema = Ema(self.plain, decay) if decay else None
-        self.optimiser = make_optimiser(recipe, self.plain)
+        self.optimiser = make_optimiser(recipe, self.plain, samples)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.run.precision == "fp16")
         if recipe.run.compile:
             self.plain.compile()
@@ -180,16 +212,17 @@ class Learner:
 
     def _smaller(self) -> str:
         """What to try where a pass does not fit."""
-        given, devices = self.recipe.optimiser, self.accelerator.num_processes
-        now = given.batch_size // (devices * given.accumulate)
+        given, devices, batch = self.recipe.optimiser, self.accelerator.num_processes, self.samples
+        shares = devices * given.accumulate
+        now = batch // shares
         place = "the GPU" if self.accelerator.device.type == "cuda" else "this machine"
-        if now == 1:
+        if now <= 1:
             return f"{place} is out of memory with one sample a pass: take a smaller input.size_wh or model.arch"
-        passes = next(
-            n for n in range(2 * given.accumulate, given.batch_size + 1) if given.batch_size % (n * devices) == 0
-        )
-        advice = f"try optimiser.accumulate={passes} ({given.batch_size // (devices * passes)} a pass, the same steps)"
+        passes = next((n for n in range(2 * given.accumulate, batch + 1) if batch % (n * devices) == 0), None)
+        advice = []
+        if passes is not None:
+            advice.append(f"optimiser.accumulate={passes} ({batch // (devices * passes)} a pass, the same steps)")
         if self.recipe.run.precision == "no":
-            advice += ", run.precision=bf16"
-        advice += f", or optimiser.batch_size={given.batch_size // 2}"
-        return f"{place} is out of memory with {now} samples a pass: {advice}"
+            advice.append("run.precision=bf16")
+        advice.append(f"{'or ' if advice else ''}optimiser.batch_size={now // 2 * shares}")
+        return f"{place} is out of memory with {now} samples a pass: try {', '.join(advice)}"

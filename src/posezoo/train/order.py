@@ -124,6 +124,16 @@ def make_loader(dataset: Rows, share: Share, workers: int, device: torch.device)
     )
 
 
+def loader_error(err: BaseException) -> BaseException:
+    """What to say of an error that came from the loader; a worker's has the worker's traceback in its text."""
+    if isinstance(err, PosezooError):
+        return PosezooError(str(err).strip().splitlines()[-1].removeprefix("posezoo.errors.PosezooError: "))
+    if isinstance(err, RuntimeError) and "DataLoader worker" in str(err):
+        advice = "Where memory is short: fewer run.workers, or more shared memory (docker run --shm-size)"
+        return PosezooError(f"{next(iter(str(err).strip().splitlines()))} {advice}")
+    return err
+
+
 def _start_worker(_: int) -> None:
     """Leave Ctrl-C to the main process; and SIGTERM, which a scheduler sends to all of them, for a while. End with it.
 

@@ -41,9 +41,10 @@ class Plan:
 
     Attributes:
         begins: what the network starts from.
-        learning_rate: at its peak, scaled with the batch.
+        learning_rate: at its peak, scaled with the batch, or with all people where they are fewer.
         rate: the same in words.
-        people: drawn an epoch; None where that is unknown until the data are read.
+        people: samples drawn an epoch; None where that is unknown until the data are read.
+        batch: samples a step: all people where they are fewer than the recipe says.
         steps_per_epoch, steps: None where `people` is.
         data: of each source, where it was found.
         claimed: the scores that the source of the model states, each with its protocol.
@@ -55,6 +56,7 @@ class Plan:
     learning_rate: float
     rate: str
     people: int | None
+    batch: int
     steps_per_epoch: int | None
     steps: int | None
     data: tuple[str, ...]
@@ -70,17 +72,20 @@ def make_plan(resolved: Resolved) -> Plan:
         PosezooError: annotations that cannot be used.
     """
     recipe, entry = resolved.recipe, resolved.row.entry
-    people = _people(recipe)
-    per_epoch = None if people is None else max(1, people // recipe.optimiser.batch_size)
+    rows, people = _people(recipe)
+    batch = recipe.optimiser.batch_size if rows is None else min(recipe.optimiser.batch_size, rows)
+    per_epoch = None if people is None else max(1, people // batch)
+    steps = None if per_epoch is None else per_epoch * recipe.schedule.epochs
     hours, cost = _cost(resolved, people)
     accuracies = [score for score in entry.claimed if score.unit in ("percent", "fraction")] if entry else []
     return Plan(
         begins=_begins(recipe),
-        learning_rate=recipe.optimiser.rate,
-        rate=_rate(recipe),
+        learning_rate=recipe.optimiser.rate_for(batch),
+        rate=_rate(recipe, batch, steps),
         people=people,
+        batch=batch,
         steps_per_epoch=per_epoch,
-        steps=None if per_epoch is None else per_epoch * recipe.schedule.epochs,
+        steps=steps,
         data=tuple(_place(recipe.data, source) for source in recipe.data.train),
         claimed=tuple(score_line(score) for score in accuracies),
         gpu_hours=hours,
@@ -117,16 +122,23 @@ def _published(recipe: Recipe) -> str:
     return recipe.expect.start + hint
 
 
-def _rate(recipe: Recipe) -> str:
+def _rate(recipe: Recipe, batch: int, steps: int | None) -> str:
     """Such as "lr 5e-4 for 512, here 64: 6.25e-5"."""
     given, schedule = recipe.optimiser, recipe.schedule
-    scaled = f"lr {_number(given.lr)} for {given.lr_batch_size or given.batch_size}"
-    if given.rate != given.lr:
-        scaled += f", here {given.batch_size}: {_number(given.rate)}"
-    if schedule.warmup_steps:
-        scaled += f"; rises over {schedule.warmup_steps} steps"
+    rate, rise = given.rate_for(batch), schedule.warmup(steps)
+    stated_for = given.lr_batch_size or given.batch_size
+    scaled = f"lr {_number(given.lr)} for {stated_for}"
+    if batch != stated_for:
+        scaled += f", here {batch}: {_number(rate)}"
+    if steps is not None and rise > steps:
+        most = _number(rate * steps / rise)
+        return f"{scaled}; rises over {rise} steps, more than the run's {steps}: it comes to no more than {most}"
+    if rise:
+        scaled += f"; rises over {rise} steps"
+        if steps is None and schedule.warmup_steps is None:
+            scaled += ", or a tenth of the run if that is less"
     if schedule.kind == "cosine":
-        return f"{scaled}; falls as a cosine to {_number(given.rate * schedule.factor**2)}"
+        return f"{scaled}; falls as a cosine to {_number(rate * schedule.factor**2)}"
     epochs = [f"{share * schedule.epochs:.4g}" for share in schedule.milestones]
     return f"{scaled}; times {schedule.factor:g} after epoch {' and '.join(epochs)}"
 
@@ -139,15 +151,19 @@ def _number(value: float) -> str:
     return f"{float(digits):g}e{int(power)}"
 
 
-def _people(recipe: Recipe) -> int | None:
-    """Samples an epoch."""
-    if recipe.schedule.samples_per_epoch is not None:
-        return recipe.schedule.samples_per_epoch
-    if recipe.task != "pose" or recipe.data.repeat:
-        return None
-    counts = [_count(recipe.data, source) for source in recipe.data.train]
-    known = [count * source.share for count, source in zip(counts, recipe.data.train, strict=True) if count is not None]
-    return round(sum(known)) if len(known) == len(counts) else None
+def _people(recipe: Recipe) -> tuple[int | None, int | None]:
+    """How many there are, and samples an epoch."""
+    drawn = recipe.schedule.samples_per_epoch
+    if recipe.task != "pose":
+        return None, drawn
+    sources = recipe.data.train
+    counts = [_count(recipe.data, source) for source in sources]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return None, drawn
+    if drawn is None and not recipe.data.repeat:
+        drawn = round(sum(count * source.share for count, source in zip(known, sources, strict=True)))
+    return sum(known), drawn
 
 
 def _count(data: DataPart, source: Source) -> int | None:
@@ -212,7 +228,7 @@ def fields(resolved: Resolved) -> list[list[str]]:
         *(["learns from", place] for place in plan.data),
         *(["taught by", _teacher(teacher)] for teacher in recipe.distill.teachers),
         ["people", "unknown until the data are read" if plan.people is None else f"{plan.people} an epoch"],
-        ["steps", f"{steps}: {recipe.schedule.epochs} epochs, {_batch(recipe)}"],
+        ["steps", f"{steps}: {recipe.schedule.epochs} epochs, {_batch(recipe, plan)}"],
         ["rate", plan.rate],
         *(["claimed", score] for score in plan.claimed or ("nothing, by the model's source",)),
         ["cost", plan.cost],
@@ -224,9 +240,11 @@ def _teacher(teacher: Teacher) -> str:
     return f"{teacher.model}{whose}" + (f", in domain {' and '.join(teacher.domains)}" if teacher.domains else "")
 
 
-def _batch(recipe: Recipe) -> str:
+def _batch(recipe: Recipe, plan: Plan) -> str:
     given = recipe.optimiser
     text = f"{given.batch_size} a step"
+    if plan.batch < given.batch_size:
+        text = f"{plan.batch} a step, all there are, not {given.batch_size}"
     if given.accumulate > 1:
         text += f" in {given.accumulate} passes"
     if given.device_batch_size:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from posezoo.codecs import CODECS, Codec, CombinedCodec, HeatmapCodec, IntegralC
 from posezoo.crop import Grid
 from posezoo.data.augment import sample
 from posezoo.data.catalog import get_dataset
-from posezoo.data.coco_style import People, read_people
-from posezoo.data.mixed import SHOWN, Mixed, locate, read_sources
+from posezoo.data.coco_style import People
+from posezoo.data.mixed import Mixed, locate, read_some_joints, read_sources
+from posezoo.data.pictures import look_for_faults, read_labelled
 from posezoo.data.readers import read_dataset
 from posezoo.deploy.runtimes import TorchRuntime
 from posezoo.errors import PosezooError, unknown_name
@@ -28,7 +30,6 @@ from posezoo.evaluate.oks import keypoint_ap
 from posezoo.evaluate.pipeline import estimate, joint_columns, judgeable
 from posezoo.evaluate.plan import Task, plan
 from posezoo.evaluate.protocol import Protocol
-from posezoo.media.images import read_image
 from posezoo.models.hourglass import StackedHourglass
 from posezoo.skeletons import Skeleton, get_skeleton
 from posezoo.train.log import NOBODY
@@ -70,7 +71,8 @@ class Crops(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         (epoch, row), recipe, people = key, self.recipe, self.people
         rng = np.random.default_rng((recipe.run.seed, epoch, row))
-        image = read_image(people.images[people.image_row[row]])
+        picture = people.image_row[row]
+        image = read_labelled(people.images[picture], people.sizes_wh[picture])
         labels = people.boxes_xyxy[row], people.keypoints_xy[row], people.weights[row]
         size_wh, box_scale = recipe.input.size_wh, recipe.input.box_scale
         made = sample(rng, recipe.augment, image, *labels, people.skeleton, size_wh, box_scale, self.grid)
@@ -314,13 +316,13 @@ class _Judge:
         self.trainee = _Trainee(recipe, skeleton, codec)
         self.columns = joint_columns(self.trainee, self.people.skeleton)
         planned = plan(self.people, source.dataset or "coco", PLAIN)
-        self.tasks, self.notes = _present(planned, recipe.data.max_missing)
+        self.tasks, self.stored, self.notes = _present(planned, self.people, recipe.data.max_missing)
         self.metric = METRICS[get_dataset(source.dataset).metric] if source.dataset else "AP"
         self._try()
 
     def _try(self) -> None:
         """Judge people whose joints all are in the middle of their box, to see whether anybody can be judged."""
-        found = self.judged((task, _middles(task, self.trainee.skeleton)) for task in self.tasks)
+        found = self.judged((task, _middles(task, self.trainee.skeleton)) for task in (*self.tasks, *self.stored))
         if not math.isfinite(value := found.get(self.metric, math.nan)) or value == NOBODY:
             raise PosezooError(
                 f"data.validate: {self.annotations} has nobody whom {self.metric} can be told of; validate on another "
@@ -330,7 +332,13 @@ class _Judge:
     def figures(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """What the network comes to."""
         self.trainee.runtime = TorchRuntime(model, str(device))
-        return self.judged(estimate(self.trainee, self.tasks))
+        return self.judged(chain(estimate(self.trainee, self.tasks), self._stored()))
+
+    def _stored(self) -> Iterator[tuple[Task, Poses]]:
+        """What is found in the pictures that are not to be turned, as `estimate` would turn them."""
+        tasks, sizes_wh = self.stored, self.people.sizes_wh
+        pictures = (read_labelled(task.path, sizes_wh[task.row]) for task in tasks)
+        yield from zip(tasks, self.trainee.stream(pictures, [task.boxes for task in tasks]), strict=True)
 
     def judged(self, found: Iterable[tuple[Task, Poses | PosezooError]]) -> dict[str, float]:
         """The dataset's figures of what was found in each picture."""
@@ -344,18 +352,15 @@ class _Judge:
         return evaluate_predictions(predictions, self.source.dataset, self.annotations)
 
 
-def _present(tasks: Sequence[Task], max_missing: float) -> tuple[list[Task], tuple[str, ...]]:
-    """Those whose picture is there, and what to say of the others."""
-    missing = [str(task.path) for task in tasks if not task.path.is_file()]
-    if not missing:
-        return list(tasks), ()
-    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    told = f"data.validate: {len(missing)} of {len(tasks)} pictures are missing ({', '.join(missing[:SHOWN])}{more})"
-    if len(missing) > max_missing * len(tasks):
-        raise PosezooError(
-            f"{told}; data.max_missing allows {max_missing:.1%}: get them, set the images' folder, or allow more"
-        )
-    return [task for task in tasks if task.path.is_file()], (f"{told}, and nobody is found in them",)
+def _present(
+    tasks: Sequence[Task], people: People, max_missing: float
+) -> tuple[list[Task], list[Task], tuple[str, ...]]:
+    """Those whose picture is the one annotated, upright or as stored (not to be turned), and what to say of others."""
+    sizes_wh = people.sizes_wh[[task.row for task in tasks]]
+    looks, told = look_for_faults("data.validate", [task.path for task in tasks], sizes_wh, max_missing)
+    sound = [(task, one.stored) for task, one in zip(tasks, looks, strict=True) if not one.fault]
+    upright, stored = ([task for task, is_stored in sound if is_stored is which] for which in (False, True))
+    return upright, stored, (f"{told}, and nobody is found in them",) if told else ()
 
 
 def _middles(task: Task, skeleton: Skeleton) -> Poses:
@@ -365,8 +370,8 @@ def _middles(task: Task, skeleton: Skeleton) -> Poses:
 
 
 def _read_judged(data: DataPart, source: Source, skeleton: Skeleton) -> tuple[Path, People]:
-    """The annotations of a source, and its people on its dataset's own joints, as the official labels have them."""
+    """The annotations of a source, and its people on its own joints, as the official labels have them."""
     path, images = locate(source, data.root)
     if source.dataset is None:
-        return path, read_people(path, images[0], skeleton)
+        return path, read_some_joints(path, images[0], skeleton)
     return path, read_dataset(source.dataset, path, images)

@@ -18,9 +18,10 @@ from posezoo.codecs import Codec, CombinedCodec, HeatmapCodec, IntegralCodec
 from posezoo.data.augment import Augment, Sample, sample
 from posezoo.data.catalog import find, get_dataset, wanted
 from posezoo.data.mixed import Mixed, read_sources
+from posezoo.data.pictures import read_labelled
 from posezoo.draw import draw_poses
 from posezoo.errors import PosezooError, require
-from posezoo.media.images import read_image, write_image
+from posezoo.media.images import write_image
 from posezoo.skeletons import Skeleton
 from posezoo.train.recipe import DataPart, InputPart, Recipe, Source
 from posezoo.types import Poses
@@ -110,9 +111,11 @@ def _tile(
     mixed: Mixed, row: int, seed_epoch: tuple[int, int], augment: Augment, given: InputPart, codec: Codec
 ) -> Image:
     people = mixed.people
-    path = people.images[people.image_row[row]]
+    picture = people.image_row[row]
+    path = people.images[picture]
+    image = read_labelled(path, people.sizes_wh[picture])
     made = sample(
-        np.random.default_rng((*seed_epoch, row)), augment, read_image(path), people.boxes_xyxy[row],
+        np.random.default_rng((*seed_epoch, row)), augment, image, people.boxes_xyxy[row],
         people.keypoints_xy[row], people.weights[row], people.skeleton, given.size_wh, given.box_scale, codec.grid,
     )  # fmt: skip
     zoom = _PANEL / max(given.size_wh)
@@ -201,10 +204,11 @@ def _targets(crop: Image, made: Sample, scale: NDArray, skeleton: Skeleton, code
 
 def _canvases(recipe: Recipe, count: int, seed: int) -> list[Image]:
     """Mosaics of a detector's training, with their boxes."""
-    from posezoo.train.detect import DetectTask
+    from posezoo.train.detect import Canvases
+    from posezoo.train.detect_data import read_training
 
     seeded = recipe.model_copy(update={"run": recipe.run.model_copy(update={"seed": seed})})
-    dataset = DetectTask(seeded).dataset
+    dataset = Canvases(read_training(seeded.data), seeded)
     order = np.random.default_rng(seed).permutation(len(dataset))
     tiles = []
     for n in range(count):

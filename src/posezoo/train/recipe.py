@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,30 +28,47 @@ def _share(value: Any) -> Any:
         raise ValueError(f"'{value}' is neither a number nor a share such as \"170/210\"") from None
 
 
+def _at_home(value: Any) -> Any:
+    """A path as text or number; "~" is the home, which a shell does not fill in behind `key=`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str | Path) or not str(value).startswith("~"):
+        return value
+    try:
+        return type(value)(Path(value).expanduser())
+    except RuntimeError:  # nobody of that name: then it is a file's
+        return value
+
+
+def _empty_is_none(value: Any) -> Any:
+    """`model.weights=` takes back what a row says."""
+    return None if isinstance(value, str) and value == "" else value
+
+
 class Part(BaseModel):
     """A table of a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # a run may be called 5
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
+WARMUP = 200  # steps, in runs that are long enough
 Positive = Annotated[float, Field(gt=0)]
+File = Annotated[Path, BeforeValidator(_at_home)]
+NoText = Annotated[str | None, BeforeValidator(_empty_is_none)]
+NoFile = Annotated[File | None, BeforeValidator(_empty_is_none)]
 
 
 class ModelPart(Part):
     """Which network, and what it starts from."""
 
     arch: str
-    weights: str | None = None  # a file, or a model of the zoo, whose weights are fetched
+    # a file, or a model of the zoo, whose weights are fetched
+    weights: Annotated[str | None, BeforeValidator(_at_home), BeforeValidator(_empty_is_none)] = None
     transfer: bool = False  # take of `weights` all that fits, but the layer that predicts joints; False: they are whole
-    backbone: Path | None = None  # a file under data.root, or where it says: a network that classifies ImageNet
+    backbone: NoFile = None  # a file under data.root, or where it says: a network that classifies ImageNet
     freeze: int = -1  # leave the backbone's stem and blocks up to this one as they are; -1: train all
     keep_norm: bool = False  # leave the statistics of BatchNorm as they are
-
-    @field_validator("weights", "backbone", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: Any) -> Any:
-        """`model.weights=` takes back what a row says."""
-        return None if value == "" else value
 
     @model_validator(mode="after")
     def _transfers_something(self) -> ModelPart:
@@ -62,10 +80,10 @@ class ModelPart(Part):
 class Source(Part):
     """One annotated set of photographs: a split of a known dataset, or any file of COCO's form."""
 
-    dataset: str | None = None  # a name that `posezoo data list` has; None: a COCO-style file of data.skeleton
-    split: str | None = None  # of the dataset, found under data.root; not needed where annotations are given
-    annotations: Path | None = None
-    images: Path | None = None
+    dataset: NoText = None  # a name that `posezoo data list` has; None: a COCO-style file of data.skeleton
+    split: NoText = None  # of the dataset, found under data.root; not needed where annotations are given
+    annotations: NoFile = None
+    images: NoFile = None
     share: float = Field(1.0, gt=0)  # times that each of its people is drawn an epoch, against the other sources
     domain: str = ""  # what `distill.teachers` call it
 
@@ -79,19 +97,22 @@ class Source(Part):
 class DataPart(Part):
     """What to learn from."""
 
-    root: Path = Path(".")  # where the paths below start
+    root: File = Path(".")  # where the paths below start
     train: tuple[Source, ...]  # one table, or several whose joints are brought together by name
-    validate_on: Source | None = Field(None, alias="validate")
+    validate_on: Annotated[Source | None, BeforeValidator(_empty_is_none)] = Field(None, alias="validate")
     skeleton: str = "coco17"  # what the network predicts
     max_missing: float = Field(0.01, ge=0, le=1)  # share of a source's pictures that may be absent
     second_opinion: bool = False  # reconcile the labels with the file's teacher_keypoints
     repeat: dict[str, Annotated[int, Field(ge=1)]] = {}  # times that people of a `source` (a field of images) count
-    least_joints: int = Field(1, ge=0)  # leave out people with fewer labelled joints
+    # leave out people with fewer labelled joints; 0 where nothing is learnt from labels and the recipe does not say
+    least_joints: int = Field(1, ge=0)
     least_side: float = Field(8.0, ge=0)  # ... and boxes with a shorter side, pixels
 
     @field_validator("train", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("nothing to learn from: name a dataset and its split, or annotations and images")
         return (value,) if isinstance(value, dict) else value
 
 
@@ -133,7 +154,7 @@ class Teacher(Part):
     """A trained network that a smaller one learns from."""
 
     model: str  # a name of the zoo
-    weights: Path | None = None  # instead of the model's own
+    weights: NoFile = None  # instead of the model's own
     domains: tuple[str, ...] = ()  # the sources it teaches; none: all
     share: float = Field(1.0, gt=0)  # among the teachers of a domain
 
@@ -145,6 +166,22 @@ class DistillPart(Part):
     heatmap: float = Field(0.0, ge=0)  # weight of the distance to the teacher's heatmaps
     coordinate: float = Field(0.0, ge=0)  # weight of the distance to the teacher's joints
     label: float = Field(1.0, ge=0)  # weight of the labels' own loss
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> DistillPart:
+        if self.teachers and not (self.heatmap or self.coordinate):
+            raise ValueError(
+                "teachers without a weight teach nothing: set distill.heatmap (such as 4, for their heatmaps) or "
+                "distill.coordinate (such as 1, for their joints), or take them out with distill.teachers=[]"
+            )
+        weights = {"heatmap": (self.heatmap, 0), "coordinate": (self.coordinate, 0), "label": (self.label, 1)}
+        for name, (value, usual) in weights.items():
+            if value != usual and not self.teachers:
+                raise ValueError(
+                    f"{name} is {value:g}, and there are no teachers for it: name them in distill.teachers, such as "
+                    f'[{{ model = "embedded" }}], or leave distill.{name} at {usual}'
+                )
+        return self
 
 
 class MosaicPart(Part):
@@ -170,7 +207,7 @@ class OptimiserPart(Part):
     name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd and rmsprop
     lr: float = Field(1e-3, gt=0)  # for one step of `lr_batch_size` samples; scaled with the batch in proportion
-    lr_batch_size: int | None = Field(None, ge=1)  # default: `batch_size`, so that nothing is scaled
+    lr_batch_size: int | None = Field(None, ge=1)  # default: `batch_size`, so that its steps have `lr`
     backbone_lr: float = Field(1.0, gt=0)  # the backbone's share of it
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(0.0, ge=0)  # largest norm of the gradient; 0: any
@@ -182,7 +219,11 @@ class OptimiserPart(Part):
     @property
     def rate(self) -> float:
         """The learning rate for steps of `batch_size` samples: `lr`, scaled with the batch in proportion."""
-        return self.lr * self.batch_size / (self.lr_batch_size or self.batch_size)
+        return self.rate_for(self.batch_size)
+
+    def rate_for(self, samples: int) -> float:
+        """The learning rate for steps of so many samples, which are fewer than `batch_size` where the data are."""
+        return self.lr * samples / (self.lr_batch_size or self.batch_size)
 
 
 class SchedulePart(Part):
@@ -190,11 +231,17 @@ class SchedulePart(Part):
 
     epochs: int = Field(10, ge=1)
     samples_per_epoch: int | None = Field(None, ge=1)  # draw this many a time; default: all, once
-    warmup_steps: int = Field(200, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)  # default: 200, but no more than a tenth of the run
     kind: Literal["cosine", "step"] = "cosine"
     # "step": after which shares of the run the rate falls; "170/210": after epoch 170 of 210
     milestones: tuple[Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)], ...] = (0.7, 0.9)
     factor: float = Field(0.1, gt=0, lt=1)  # "step": to this share of it; "cosine": ends at factor^2
+
+    def warmup(self, total: int | None) -> int:
+        """Steps that the rate rises for in a run of `total`; None: of one that is long enough."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return WARMUP if total is None else min(WARMUP, total // 10)
 
 
 class ExpectPart(Part):
@@ -208,7 +255,7 @@ class ExpectPart(Part):
 class RunPart(Part):
     """Where and with what."""
 
-    folder: Path = Path("runs/unnamed")
+    folder: File = Path("runs/unnamed")
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -244,6 +291,13 @@ class Recipe(Part):
     def _sizes(self) -> Recipe:
         if any(side % 32 or side <= 0 for side in self.input.size_wh):
             raise ValueError(f"input.size_wh must be multiples of 32, not {list(self.input.size_wh)}")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_needed_to_learn_from_them(self) -> Recipe:
+        if not self.distill.label and "least_joints" not in self.data.model_fields_set:
+            # whoever has no label would be left out, and there is nobody else to learn from
+            object.__setattr__(self, "data", self.data.model_copy(update={"least_joints": 0}))
         return self
 
 
@@ -286,11 +340,35 @@ def _first_mistake(err: ValidationError) -> str:
     return str(unknown_name(f"key{where}", last, names))
 
 
+def takes_text(key: Sequence[str]) -> bool:
+    """Whether the value at this path of a recipe is a text or a file's name: 2024-01-05 and 5.10 are what they say."""
+    model: Any = Recipe
+    for number, part in enumerate(key, 1):
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        if field is None:
+            return False
+        if number == len(key):
+            return bool({str, Path}.intersection(_types(field.annotation)))
+        model = _table_type(field.annotation)
+        if model is None:
+            return False
+    return False
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    """The types of `X`, `X | None`, `tuple[X, ...]` or any of them annotated; a dictionary and its like are one."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _types(inner[0])
+    if origin in (Union, UnionType, tuple):
+        return tuple(found for one in inner for found in _types(one))
+    return (annotation,)
+
+
 def _field_of(model: type[BaseModel], key: str) -> str:
     return next(name for name, field in model.model_fields.items() if key in (name, field.alias))
 
 
 def _table_type(annotation: Any) -> Any:
     """The model behind `X`, `X | None` or `tuple[X, ...]`."""
-    options = (annotation,) if get_origin(annotation) is None else get_args(annotation)
-    return next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return next((one for one in _types(annotation) if isinstance(one, type) and issubclass(one, BaseModel)), None)

@@ -19,13 +19,14 @@ import posezoo
 from posezoo import toml
 from posezoo.errors import PosezooError, UnknownNameError, unknown_name
 from posezoo.train.fit import check_fit
-from posezoo.train.recipe import Recipe, parse
+from posezoo.train.recipe import Recipe, parse, takes_text
 from posezoo.zoo import get_entry, list_models
 from posezoo.zoo.entry import TASKS, Entry
 
 Layer = tuple[str, Mapping[str, Any]]  # whose values these are, and the values
 Origins = dict[tuple[str, ...], str]
 _HINT = "(posezoo train --list shows them all)"
+_SOURCES = (["data", "train"], ["data", "validate"])
 
 
 @dataclass(frozen=True)
@@ -232,22 +233,42 @@ def resolve(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Reso
         PosezooError: as for `find_row`; or a key or a value is wrong, or parts do not fit each other.
     """
     row = find_row(name)
-    table, origins = merge([*row.layers, *map(_override, overrides)])
+    table, origins = merge([*row.layers, *(layer for text in overrides for layer in _override(text))])
     where = str(row.file) if row.entry is None else f"{row.file}, row {row.name}"
     recipe = parse(table, where)
     check_fit(recipe)
     return Resolved(recipe, row, origins)
 
 
-def _override(text: str) -> Layer:
-    """A layer of one value, from `key=value` with a dotted key."""
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
+def _override(text: str) -> Iterator[Layer]:
+    """A layer of one value, from `key=value` with a dotted key.
+
+    A source that is given whole is another one: before it goes all that was known of the one in its place.
+    """
+    key, sign, given = (part.strip() for part in text.partition("="))
+    if not sign or not key:
         raise PosezooError(f"'{text}' is not an override: expected key=value, such as schedule.epochs=3")
-    table: Any = toml.value(value.strip())
-    for part in reversed(key.strip().split(".")):
-        table = {part: table}
-    return f"override {text}", table
+    path, value, whose = key.split("."), toml.value(given), f"override {text}"
+    if takes_text(path) and not isinstance(value, str | list | dict):
+        value = given  # 5.10 is no number here
+    for source in _SOURCES:
+        if path == source[: len(path)] and isinstance(_at(value, source[len(path) :]), Mapping):
+            yield whose, _table(source, "")
+    yield whose, _table(path, value)
+
+
+def _table(path: Sequence[str], value: Any) -> Any:
+    """The value under a dotted key."""
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    """What is there under a dotted key, or None."""
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], Origins]:
@@ -268,6 +289,9 @@ def _lay_over(
 ) -> None:
     for key, value in table.items():
         path, old = (*above, key), into.get(key)
+        if isinstance(value, Mapping) and old == "":  # taken back before: as if it had not been there
+            del into[key]
+            origins.pop(path, None)
         if isinstance(value, Mapping) and (isinstance(old, dict) or key not in into):
             _lay_over(into.setdefault(key, {}), origins, value, whose, path)
             continue

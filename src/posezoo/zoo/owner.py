@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from posezoo.errors import PosezooError
 from posezoo.zoo import get_entry, list_models
@@ -36,27 +38,39 @@ def entry_of(name: str, weights: str | os.PathLike[str] | None = None) -> Entry:
     return entry
 
 
+def facts_with(entry: Entry, weights: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """What belongs to an entry's network with these weights, by the names of an entry's fields.
+
+    What a .safetensors file of ours says of itself holds: it may have been trained on other crops, or with another
+    codec, than the entry's own.
+    """
+    said = None if weights is None else _facts(Path(weights))
+    own = {each.name: getattr(entry, each.name) for each in fields(entry)}
+    return {**own, **said, "name": entry.name} if said and said["arch"] == entry.arch else own
+
+
 def _guesses(path: Path, entries: list[Entry]) -> Iterator[list[Entry]]:
     """Those of the entries whose file this is: by its name, by what it says, by its hash."""
     files = [(entry, weights) for entry in entries for weights in entry.weights]
     yield _once(e for e, w in files if path.name == w.file or (w.hash_tag and f"-{w.hash_tag}" in path.name))
-    yield [entry for entry in entries if entry.name == _said(path)]
+    said = _facts(path).get("entry")
+    yield [entry for entry in entries if entry.name == said]
     known = [(entry, "sha256", w.sha256) for entry, w in files if w.sha256]
     known += [(entry, w.hash_tag_of, w.hash_tag) for entry, w in files if w.hash_tag]
     digests = {algorithm: hash_of(path, algorithm) for algorithm in {algorithm for _, algorithm, _ in known}}
     yield _once(entry for entry, algorithm, digest in known if digests[algorithm].startswith(digest))
 
 
-def _said(path: Path) -> str | None:
-    """The entry that a safetensors file of ours names."""
+def _facts(path: Path) -> dict[str, Any]:
+    """What a safetensors file of ours says of itself; nothing where it is none."""
     from posezoo.deploy.metadata import weights_metadata
 
     if path.suffix.lower() != ".safetensors":
-        return None
+        return {}
     try:
-        return weights_metadata(path).get("entry")
+        return weights_metadata(path)
     except PosezooError:  # none of ours
-        return None
+        return {}
 
 
 def _once(entries: Iterator[Entry]) -> list[Entry]:

@@ -22,7 +22,9 @@ from posezoo.deploy.runtimes.base import (
     default_batch_size,
     default_threads,
     describe,
+    saturates,
     settle_precision,
+    settle_threads,
 )
 from posezoo.deploy.runtimes.onnx import OnnxRuntime, onnx_has_cuda, open_onnx
 from posezoo.deploy.runtimes.openvino import OpenVinoRuntime, open_openvino
@@ -52,6 +54,8 @@ __all__ = [
     "open_runtime",
     "open_torch",
     "packaged_onnx",
+    "saturates",
+    "settle_threads",
     "torch_module",
 ]
 
@@ -107,8 +111,7 @@ def open_runtime(
             raise unknown_name(what, given, valid)
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES, f"(valid: {', '.join(DEVICES)})")
-    if threads is not None and threads < 1:
-        raise PosezooError(f"threads must be 1 or more, but is {threads}")
+    threads = settle_threads(threads)
     if weights is not None and Path(weights).suffix.lower() in NETWORK_FILES.keys() - {_WEIGHTS}:
         model, weights = weights, None  # the whole network
     if isinstance(model, str | os.PathLike):

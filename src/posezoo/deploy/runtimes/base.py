@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from posezoo.cpu import multiplies_bytes
 from posezoo.errors import PosezooError
 
 RUNTIMES = ("auto", "onnx", "openvino", "torch", "torch-compile")
@@ -63,12 +64,37 @@ def describe(runtime: Runtime) -> str:
     said = f"{runtime.name} on {runtime.device}, {runtime.precision}"
     if runtime.device != "cpu":
         return said
-    return f"{said}, {runtime.threads} {'thread' if runtime.threads == 1 else 'threads'}"
+    told = f"{said}, {runtime.threads} {'thread' if runtime.threads == 1 else 'threads'}"
+    return f"{told}, its weights of 8 bits saturate on this CPU" if saturates(runtime) else told
+
+
+def saturates(runtime: Runtime) -> bool:
+    """Whether the file was quantised for a processor that adds products of 8 bits as they are, and this one does not.
+
+    Its joints are then further off than `posezoo quantize` measured when it made the file.
+    """
+    made = runtime.metadata().get("calibration")
+    return isinstance(made, Mapping) and made.get("weight_bits") == 8 and not multiplies_bytes()
 
 
 def default_batch_size(device: str) -> int:
     """How many people a network call takes where nobody says: on a CPU few, since more are no faster there."""
     return _CPU_BATCH if device == "cpu" else _GPU_BATCH
+
+
+def settle_threads(threads: int | None) -> int:
+    """How many threads of the CPU to use: as many as are asked for, else `default_threads`.
+
+    Raises:
+        PosezooError: it is none, less, or no whole number.
+    """
+    if threads is None:
+        return default_threads()
+    if not isinstance(threads, int):
+        raise PosezooError(f"threads must be a whole number, but is {threads!r}")
+    if threads < 1:
+        raise PosezooError(f"threads must be 1 or more, but is {threads}")
+    return threads
 
 
 def default_threads() -> int:
@@ -144,7 +170,7 @@ def settle_precision(asked: str, stored: str, file: object, who: str, also: Coll
         raise PosezooError(f"{told}: make one in int8 of it with posezoo quantize, and give that")
     if stored == "int8":
         raise PosezooError(f"{told}: for {chosen} give what it was quantised from")
-    raise PosezooError(f"{who} does not compute in {chosen}, and {told}: for {chosen} choose --runtime torch on CUDA")
+    raise PosezooError(f"{who} does not compute in {chosen}, and {told}: for {chosen} choose --runtime torch")
 
 
 def refused(batch: NDArray, why: object) -> PosezooError:

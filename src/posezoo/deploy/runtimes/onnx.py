@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.deploy.metadata import METADATA_KEY, parse_metadata
-from posezoo.deploy.runtimes.base import check_kind, default_threads, first_line, none_of, refused, settle_precision
+from posezoo.deploy.runtimes.base import check_kind, first_line, none_of, refused, settle_precision, settle_threads
 from posezoo.errors import PosezooError
 
 
@@ -56,7 +56,7 @@ def open_onnx(
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.inter_op_num_threads = 1
-    options.intra_op_num_threads = threads if threads is not None else default_threads()
+    options.intra_op_num_threads = settle_threads(threads)
     # detector and pose network take turns: the one that rests must not spin on the cores of the other
     options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = ["CPUExecutionProvider"]

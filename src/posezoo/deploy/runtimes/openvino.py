@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.deploy.metadata import METADATA_KEY, parse_metadata
-from posezoo.deploy.runtimes.base import check_kind, default_threads, last_line, none_of, refused, settle_precision
+from posezoo.deploy.runtimes.base import check_kind, last_line, none_of, refused, settle_precision, settle_threads
 from posezoo.errors import PosezooError, require
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}  # of int8, what is not quantised
@@ -105,10 +105,9 @@ def open_openvino(
     also = [able[name] for name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") if name in able]
     stored = "int8" if is_quantised else "fp32"
     chosen = settle_precision(precision, stored, path, "OpenVINO on this CPU", () if is_quantised else also)
-    limit = threads if threads is not None else default_threads()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": limit,
+        "INFERENCE_NUM_THREADS": settle_threads(threads),
         "INFERENCE_PRECISION_HINT": _HINTS[chosen],  # left alone, it takes bf16 where the CPU has it
         "ENABLE_CPU_PINNING": False,  # or two processes of one thread would share the first core
     }

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.deploy.metadata import METADATA_FILE, parse_metadata, weights_metadata
-from posezoo.deploy.runtimes.base import check_kind, default_threads, none_of, refused, settle_precision
+from posezoo.deploy.runtimes.base import check_kind, none_of, refused, settle_precision, settle_threads
 from posezoo.errors import PosezooError, require
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def open_torch(
     if device == "cuda" and not has_cuda:
         raise PosezooError("torch found no CUDA device: choose --device cpu")
     place = "cuda" if has_cuda and device != "cpu" else "cpu"
-    limit = threads if threads is not None else default_threads()
+    limit = settle_threads(threads)
     torch.set_num_threads(limit)
     is_program = Path(named).suffix.lower() == ".pt2"
     module, values = _load_program(Path(named), place) if is_program else torch_module(model, weights)
