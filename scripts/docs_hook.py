@@ -1,7 +1,9 @@
 """What the documentation has from the code and from results/: a hook of mkdocs, see mkdocs.yml.
 
 A line `<!-- table: NAME ARGUMENTS -->` of a page becomes what the function `NAME` of `TABLES` makes of it, so that no
-figure, option or layout is typed in twice. What stands behind the language of a code block is for the tests.
+figure, option or layout is typed in twice. The paragraph that follows it without a blank line, or `<!-- unbuilt -->`,
+is for those who read the page as a file: it says where the same is to be had, and the site does not show it. What
+stands behind the language of a code block is for the tests.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-_MARK = re.compile(r"^<!-- table: (\w+)(.*?) -->$", re.M)
+_MARK = re.compile(r"^<!-- table: (\w+)(.*?) -->$(?:\n.+)*", re.M)
+_UNBUILT = re.compile(r"^<!-- unbuilt -->$(?:\n.+)*\n*", re.M)
 _FENCE = re.compile(r"^( *```\w+)[ \t].*$", re.M)
 _CHART, _PICTURE = "throughput.html", "images/throughput.png"
 _EACH = ("worker seconds", "bytes read", "bytes written")
@@ -24,7 +27,7 @@ _EACH = ("worker seconds", "bytes read", "bytes written")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in a page; called by mkdocs."""
-    filled = _MARK.sub(lambda found: TABLES[found[1]](*found[2].split()), markdown)
+    filled = _MARK.sub(lambda found: TABLES[found[1]](*found[2].split()), _UNBUILT.sub("", markdown))
     return _FENCE.sub(r"\1", filled)
 
 

@@ -57,6 +57,35 @@ def test_the_truth_is_perfect_and_noise_is_not(dataset: Path) -> None:
     assert "AP50" in judge(dataset, noisy).out
 
 
+def test_a_judged_file_has_a_report_where_one_is_asked_for(dataset: Path) -> None:
+    out = dataset / "judged"
+    ran = judge(dataset, truth_as_predictions(dataset), "-o", out)
+    assert ran.code == 0 and ran.out.endswith(f"-> {out}\n")
+    assert sorted(path.name for path in out.iterdir()) == ["report.json", "report.txt"]
+    report = json.loads((out / "report.json").read_text())
+    assert report["metrics"] == json.loads(judge(dataset, truth_as_predictions(dataset), "--json").out)
+    assert report["counts"] == {"predictions": 2} and report["metrics"]["APL"] == -1
+    text = (out / "report.txt").read_text()
+    assert str(dataset / "predictions.json") in text and "\n2 predictions; 2" in text
+    assert judge(dataset, truth_as_predictions(dataset), "-o", out).code == 0  # the same again
+    ran = judge(dataset, truth_as_predictions(dataset)[:1], "-o", out)
+    assert ran.code == 2 and "predictions was " in ran.err and "name another folder (-o DIR" in ran.err
+    assert judge(dataset, truth_as_predictions(dataset)[:1], "-o", out, "--fresh").code == 0
+    assert json.loads((out / "report.json").read_text())["metrics"]["AR"] == 0.5
+
+
+def test_a_judged_file_without_a_folder_writes_nothing(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(dataset)
+    before = sorted(dataset.iterdir())
+    assert judge(dataset, truth_as_predictions(dataset)).code == 0
+    assert sorted(dataset.iterdir()) == sorted([*before, dataset / "predictions.json"])
+
+
+def test_nobody_of_a_size_is_a_dash_in_the_table(dataset: Path) -> None:
+    lines = dict(line.split() for line in judge(dataset, truth_as_predictions(dataset)).out.splitlines()[:-1])
+    assert lines["APL"] == "-" and lines["AP"] == "1"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -103,6 +132,18 @@ def test_a_model_is_run_and_judged(dataset: Path) -> None:
     assert "flip" in json.dumps(report["protocol"])
     again = run("evaluate", "--predictions", out / "predictions.json", *common[:2], *common[4:], "--json")
     assert json.loads(again.out)["AP"] == report["metrics"]["AP"]
+    for words, said in (
+        (["embedded", *common], "protocol flip was True, now False"),
+        (
+            ["--predictions", out / "predictions.json", *common[:2], *common[4:]],
+            " on coco, of a network that ran; name",
+        ),
+    ):
+        ran = run("evaluate", *words, "-o", out)
+        assert ran.code == 2 and said in ran.err and str(out / "report.json") in ran.err
+    assert json.loads((out / "report.json").read_text())["settings"]["flip"] is True
+    ran = run("evaluate", "embedded", *common, "-o", out, "--fresh", "--json")
+    assert ran.code == 0 and json.loads((out / "report.json").read_text())["settings"]["flip"] is False
 
 
 def test_the_python_call_names_options_that_exist(dataset: Path) -> None:

@@ -47,6 +47,34 @@ def test_every_table_is_made(hook: ModuleType) -> None:
     assert used == set(hook.TABLES)
 
 
+def test_a_page_read_as_a_file_says_where_its_tables_are(hook: ModuleType) -> None:
+    marks = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        places = re.findall(r"^<!-- (?:table: (.*?)|unbuilt) -->\n((?:.+\n)*)", text, re.M)
+        built = hook.on_page_markdown(text)
+        assert len(places) == text.count("<!-- table: ") + text.count("<!-- unbuilt -->"), page.name
+        for name, said in places:
+            marks += 1
+            assert "`make docs` puts" in " ".join(said.split()), f"{page.name}: nothing is visible at {name}"
+            assert said.strip() not in built
+            links = re.findall(r"\]\(([^)]+)\)", said)
+            assert [link for link in links if not (page.parent / link).exists()] == []
+            command = name.removeprefix("options ")
+            assert command == name or said.startswith(f"`posezoo {command} --help` prints them")
+        assert "make docs" not in built and "unbuilt" not in built, page.name
+        if "\n::: " in text:  # what mkdocstrings fills
+            assert "<!-- unbuilt -->" in text, page.name
+    assert marks > len(hook.TABLES)
+
+
+def test_only_the_paragraph_at_a_mark_is_left_out(hook: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hook.TABLES, "datasets", lambda: "TABLE")
+    mark = "<!-- table: datasets -->"
+    page = f"a\n\n{mark}\nread it\nthere\n\nb\n\n{mark}\n\nc\n<!-- unbuilt -->\nd\n\ne\n"
+    assert hook.on_page_markdown(page) == "a\n\nTABLE\n\nb\n\nTABLE\n\nc\ne\n"
+
+
 def test_every_command_is_in_the_reference() -> None:
     from posezoo import cli
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,27 @@ def test_a_sound_installation(small: Path, monkeypatch: pytest.MonkeyPatch, caps
     code, out = run(capsys, "--json")
     names = [row["name"] for row in json.loads(out)]
     assert code == 0 and names == ["posezoo", "python", "core", "devices", "pose", "detector", "weights", "settings"]
+
+
+def test_each_line_is_out_before_the_next_thing_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def examine() -> Iterator[doctor.Finding]:
+        for name in ("first", "second"):
+            yield doctor.Finding(name, "there", "broken" if name == "first" else None)
+            seen.append(capfd.readouterr().out)
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    with pytest.raises(SystemExit):
+        cli.main(["doctor"])
+    assert seen == ["first      there\n           PROBLEM: broken\n", "second     there\n"]
+    assert capfd.readouterr().out == "1 problem\n"
+    seen.clear()
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--json"])
+    assert seen == ["", ""] and len(json.loads(capfd.readouterr().out)) == 2
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ pytest.importorskip("httpx2")
 
 from fastapi.testclient import TestClient
 
+from command_line import run
 from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator
 from posezoo.formats.posezoo import to_table
@@ -32,9 +34,10 @@ from posezoo.predict import MIN_SCORE
 from posezoo.serve.app import create_app
 from posezoo.serve.refusals import STATUS
 from posezoo.serve.settings import Settings
-from posezoo.serve.worker import Model
+from posezoo.serve.worker import Capped, Model
 from posezoo.suppress import person_scores
-from serve_fakes import picture
+from posezoo.zoo import get_entry
+from serve_fakes import FakeEstimator, one_person, picture
 from serve_fixtures import PNG, client, code_of, post, serving
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -109,6 +112,52 @@ def test_models_of_the_zoo_and_the_one_that_is_loaded() -> None:
         assert client.get("/v1/models/own.onnx").json()["loaded"]
         whole = client.get(f"/v1/models/{name}").json()
         assert whole["arch"] == "pose_hrnet_w32" and whole["weights"] and whole["cost"]["params"] > 28e6
+
+
+@pytest.mark.parametrize("name", ["embedded", "res50_coco_256x192", "2f544338", "simple_pose_resnet152_v1d"])
+def test_an_entry_is_found_by_every_name_that_the_command_line_knows(name: str) -> None:
+    with serving(Settings(models=("own.onnx",))) as (client, _):
+        found = client.get(f"/v1/models/{name}")
+        assert found.status_code == 200, found.text
+        assert found.json()["name"] == get_entry(name).name and found.json()["loaded"] is False
+
+
+def test_help_names_every_detector_that_a_server_can_have() -> None:
+    from posezoo.detect import DETECTORS
+
+    told = " ".join(run("serve", "--help").out.split())
+    assert [name for name in DETECTORS if name != "follow" and not re.search(rf"\b{name}[, ]", told)] == []
+
+
+def test_names_that_are_no_pose_network_are_refused_with_the_way_out(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(name: str) -> str:
+        answer = client.get(f"/v1/models/{name}")
+        assert code_of(answer, 404) == "unknown_model"
+        return answer.json()["error"]["message"]
+
+    with pytest.raises(PosezooError) as several:
+        get_entry("pose_hrnet_w32")
+    assert told("pose_hrnet_w32") == str(several.value) and "could be" in str(several.value)
+    assert told("yolov3-spp").startswith("'yolov3-spp' is yolov3_spp.darknet_coco_608, which finds people")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.txt").write_text("")  # whether it is there is none of a client's business
+    assert told("secret.txt") == "the zoo has no model 'secret.txt': /v1/models lists them"
+
+
+def test_a_name_given_at_the_start_is_that_of_the_loaded_model() -> None:
+    def opens(name: str, settings: Settings) -> Model:
+        capped = Capped(one_person, settings.max_people)
+        whole = get_entry(name).name
+        return Model(whole, FakeEstimator(capped, whole), capped, 0.0)  # type: ignore[arg-type]
+
+    app = create_app(Settings(), opens)
+    with TestClient(app) as client:
+        app.state.service.wait_ready(20)
+        found = client.get("/v1/models/embedded").json()
+        assert found["name"] == get_entry("embedded").name and found["loaded"] is True
+        assert client.get(f"/v1/models/{found['name']}").json() == found
 
 
 def test_a_keypoint_set(client: TestClient) -> None:

@@ -124,6 +124,35 @@ def test_list_command() -> None:
     assert "Mean@0.1" in on_mpii and "[1] " in on_mpii
 
 
+def test_detectors_are_found_and_said_to_be_detectors() -> None:
+    for arguments in (["yolov3"], ["--family", "yolov3"], ["--source", "darknet"], ["YOLO", "--task", "detection"]):
+        found = run("list", *arguments)
+        assert {"yolov3.darknet_coco_608", "yolov3_spp.darknet_coco_608"} <= set(found.split()), arguments
+        assert "\n2 detectors; " in found and "--detector NAME" in found
+    detectors = [entry["name"] for entry in json.loads(run("list", "--task", "detection", "--json"))]
+    assert detectors == list_models(task="detection")
+    alone = run("list")
+    assert "detector" not in alone.lower() and not [name for name in detectors if name in alone]
+    assert run("list", "--task", "pose") == alone
+    both = run("list", "embedded")
+    assert "\n1 model; " in both and both.endswith("(--task detection): person_detector_1.0.embedded_320.\n")
+    assert [entry["task"] for entry in json.loads(run("list", "embedded", "--json"))] == ["pose"]
+
+
+def test_figures_of_one_column_are_in_one_unit() -> None:
+    columns, rows, _ = score_table([get_entry(name) for name in list_models()], "coco", "AP")
+    figures = [float(row[columns.index("AP")]) for row in rows if row[columns.index("AP")]]
+    assert figures == sorted(figures, reverse=True) and min(figures) > 30 and len(figures) > 50
+    printed = run("list", "--on", "coco", "--sort", "AP")
+    assert "in percent" in printed and " 0.7" not in printed.partition("in percent")[0]
+    entry = get_entry("pose_hrnet_w32.hrnet_coco_256x192")
+    (row,) = score_table([entry], "coco")[1][:1]
+    assert row[2] == "74.4" and (entry.claimed[0].metrics["AP"], entry.claimed[0].unit) == (0.744, "fraction")
+    assert "AP 0.744" in run("show", entry.name)
+    (listed,) = [e for e in json.loads(run("list", "--on", "coco", "--json")) if e["name"] == entry.name]
+    assert (listed["claimed"][0]["metrics"]["AP"], listed["claimed"][0]["unit"]) == (0.744, "fraction")
+
+
 def test_a_pipe_gets_whole_lines_without_blanks_behind() -> None:
     for arguments in (["list", "--on", "coco"], ["show", BIG]):
         lines = run(*arguments).splitlines()
@@ -177,6 +206,9 @@ def test_long_values_are_wrapped_and_addresses_stay_whole(monkeypatch: pytest.Mo
         (["list", "hrnets"], "no model has 'hrnets' in its names"),
         (["list", "--family", "hrnets"], "unknown family 'hrnets'; did you mean hrnet"),
         (["list", "--keypoints", "coco18"], "did you mean coco17"),
+        (["list", "--task", "detector"], "unknown task 'detector'; did you mean detection"),
+        (["list", "--task", "detection", "--family", "hrnet"], "no model fits --task detection --family hrnet"),
+        (["list", "--family", "hrnet", "--source", "gluoncv"], "no model fits --family hrnet --source gluoncv"),
         (["list", "--on", "cocoo"], "did you mean coco"),
         (["list", "--sort", "apx"], "unknown metric 'apx'; did you mean AP"),
         (["show", "pose_hrnet_w31"], "unknown model"),

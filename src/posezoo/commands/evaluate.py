@@ -55,13 +55,20 @@ def evaluate_command(
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to use instead of the model's own.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")] = Path("evaluation"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="The folder of the report; default: evaluation; of --predictions: none is written."
+        ),
+    ] = None,
     runtime: AsRuntime = "auto",
     precision: AsPrecision = "auto",
     device: AsDevice = "auto",
     threads: AsThreads = None,
     batch_size: AsBatchSize = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on with an earlier run that was stopped.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Go on with no earlier run, and replace another one's report.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model, or a file of predictions, by a dataset's own metric.
@@ -71,7 +78,7 @@ def evaluate_command(
     Example:  posezoo evaluate embedded --dataset coco --images val2017 --annotations person_keypoints_val2017.json
     """
     if predictions is not None and model is None:
-        _judge_file(predictions, dataset, annotations, _options(change or ()), as_json)
+        _judge_file(predictions, dataset, annotations, _options(change or ()), output, fresh, as_json)
         return
     if model is None or predictions is not None:
         raise PosezooError("name a model, or give --predictions FILE: one of the two")
@@ -82,6 +89,7 @@ def evaluate_command(
     from posezoo.evaluate.run import run_evaluation
     from posezoo.zoo import get_entry
 
+    output = output or Path("evaluation")
     name = protocol or ("plain" if is_network_file(model) else protocol_of(get_entry(model).source))
     chosen = get_protocol(name, dataset).with_overrides([*(change or ()), *([f"boxes={boxes}"] if boxes else [])])
     with progress_bar("pictures") as advance:
@@ -123,15 +131,28 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _judge_file(predictions: Path, dataset: str, annotations: Path, options: Mapping[str, Any], as_json: bool) -> None:
-    from posezoo.evaluate import evaluate_predictions
+def _judge_file(
+    predictions: Path,
+    dataset: str,
+    annotations: Path,
+    options: Mapping[str, Any],
+    output: Path | None,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    from posezoo.evaluate.report import is_figure, printed
+    from posezoo.evaluate.report_files import judge_file
 
-    found = evaluate_predictions(predictions, dataset, annotations, **options)
+    report = judge_file(predictions, dataset, annotations, options, output, resume=not fresh)
+    found = report.metrics
     if as_json:
         print_json(_finite(found))
         return
-    print_table(["metric", dataset], [[name, f"{value:.6g}"] for name, value in found.items()])
+    shown = {name: f"{found[name]:.6g}" if is_figure(found[name]) else "-" for name in printed(found, dataset)}
+    print_table(["metric", dataset], list(map(list, shown.items())))
     typer.echo(f"{predictions} as it is, by the metric of {dataset}, on {annotations}")
+    if output is not None:
+        typer.echo(f"-> {output}")
 
 
 def _finite(value: Any) -> Any:

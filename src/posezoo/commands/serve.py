@@ -23,7 +23,7 @@ def serve_command(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to use instead of the model's own.")] = None,
     detector: Annotated[
-        str, typer.Option(help="embedded, whole (each picture is one person), yolov3-spp, or a network's file.")
+        str, typer.Option(help="embedded, yolov3-spp, yolov3, whole (each picture is one person), or a network's file.")
     ] = "embedded",
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0: any.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any that is free.")] = 8000,

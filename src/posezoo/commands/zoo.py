@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from posezoo.errors import PosezooError, require, unknown_name
+from posezoo.errors import PosezooError, require
 from posezoo.terminal import USER_ERROR, AsJson, fail, guard, print_fields, print_json, print_table
 
 
@@ -22,44 +22,41 @@ def list_command(
     source: Annotated[str | None, typer.Option(help="Only those of this zoo, such as mmpose.")] = None,
     keypoints: Annotated[str | None, typer.Option(help="Only those with these keypoints, such as halpe136.")] = None,
     on: Annotated[str | None, typer.Option(help="All scores claimed on this dataset, such as ochuman.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="pose, or detection: what --detector takes; default: pose, if any fits.")
+    ] = None,
     sort: Annotated[str | None, typer.Option(help="name, params, GFLOPs or a metric such as AP: best first.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models of the zoo.
+    """List the models of the zoo, and with --task detection its detectors.
 
     Example:  posezoo list hrnet --on mpii --sort mean
     """
-    from posezoo.zoo import get_entry, list_models
+    from posezoo.zoo.listed import select
     from posezoo.zoo.table import entry_dict, score_table, sort_entries, summary_table
 
-    entries = [get_entry(name) for name in list_models(family, dataset, source)]
-    every = [get_entry(name) for name in list_models()]
-    if text is not None:
-        entries = [
-            entry for entry in entries if any(text.lower() in word.lower() for word in (entry.name, *entry.called))
-        ]
-        if not entries:
-            raise PosezooError(f"no model has '{text}' in its names")
-    if keypoints is not None:
-        _check_known("keypoints", keypoints, {entry.skeleton for entry in every})
-        entries = [entry for entry in entries if entry.skeleton == keypoints]
-    if on is not None:
-        _check_known("dataset with claimed scores", on, {score.dataset for entry in every for score in entry.claimed})
-        entries = [entry for entry in entries if any(score.dataset == on for score in entry.claimed)]
+    found = select(text, family=family, dataset=dataset, source=source, keypoints=keypoints, on=on, task=task)
+    entries = list(found.entries)
     if sort is not None:
         entries = sort_entries(entries, sort, on)
     if as_json:
         print_json([entry_dict(entry) for entry in entries])
         return
-    count = f"{len(entries)} {'model' if len(entries) == 1 else 'models'}; input is height x width."
+    what = "model" if found.task == "pose" else "detector"
+    count = f"{len(entries)} {what if len(entries) == 1 else f'{what}s'}; input is height x width."
     if on is None:
         print_table(*summary_table(entries))
         typer.echo(f"{count}\nClaimed: the best of its source's scores, in percent; posezoo show NAME has all.")
     else:
         columns, rows, protocols = score_table(entries, on, sort)
         print_table(columns, rows)
-        typer.echo(f"{count}\nScores on {on} as their sources print them:")
+        typer.echo(f"{count}\nScores on {on} as their sources claim them, in percent; posezoo show NAME as printed:")
         print_fields(protocols)
+    if found.task != "pose":
+        typer.echo("Detectors find people and no joints: posezoo predict --detector NAME.")
+    if found.others:
+        names = ", ".join(entry.name for entry in found.others)
+        typer.echo(f"Also detectors (--task detection): {names}.")
 
 
 @guard
@@ -148,8 +145,3 @@ def convert_command(
         typer.echo(
             f"It fits several models; to write which one it is, add -m with one of: {', '.join(done.candidates)}"
         )
-
-
-def _check_known(what: str, value: str, known: set[Any]) -> None:
-    if value not in known:
-        raise unknown_name(what, value, known)

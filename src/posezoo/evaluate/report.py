@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ PERCENT = ("mpii", "posetrack18")
 """Datasets whose metrics are in percent; the others' are fractions."""
 PIXELS = ("EPE",)
 
+_WHOLE = "wholebody/"
 _PARTS = ("body", "foot", "face", "lefthand", "righthand", "wholebody")
 COLUMNS = {
     "crowdpose": ("AP", "AP50", "AP75", "APE", "APMedium", "APH"),
@@ -33,6 +35,7 @@ class Report:
         claimed: what the model's source claims on this dataset, as printed there.
         counts: "images", "people", "predictions", "missing".
         missing: the pictures that were not there or not readable, and why.
+        arguments: all that the figures depend on, with a digest of each file; see `refuse_other_result`.
         seconds: from the first picture to the last of this call, reading included; those of an earlier one are not.
         people_per_second: within them; None where nobody was left to look at, or several processes shared the work.
         versions: of what computed it.
@@ -51,6 +54,7 @@ class Report:
     claimed: Sequence[Score] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     people_per_second: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -73,8 +77,8 @@ class Report:
         unit = self.claimed[0].unit if self.claimed else _own_unit(self.dataset)
         heads = [f"claimed [{number}]" for number in range(1, len(self.claimed) + 1)]
         rows = []
-        for name in ordered(self.metrics, self.dataset):
-            cells = [_cell(score.metrics.get(name), name, score.unit, unit) for score in self.claimed]
+        for name in printed(self.metrics, self.dataset):
+            cells = [_cell(_claim(score, name), name, score.unit, unit) for score in self.claimed]
             rows.append([name, _cell(self.metrics[name], name, _own_unit(self.dataset), unit), *cells])
         notes = [f"measured: {self.protocol}"]
         for number, score in enumerate(self.claimed, 1):
@@ -90,7 +94,10 @@ class Report:
         body = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
         missing = f", {self.counts['missing']} pictures missing" if self.counts.get("missing") else ""
         people = f"{self.counts.get('people', 0)} people in {self.counts.get('images', 0)} pictures{missing}"
-        tail = [*notes, *self.notes, f"{people}; {self.device}; {self.date}", self.command]
+        if "images" not in self.counts:  # a file that was judged: whose pictures they are of, nobody looked
+            people = f"{self.counts.get('predictions', 0)} predictions"
+        how = "; ".join(part for part in (people, self.device, self.date) if part)
+        tail = [*notes, *self.notes, how, self.command]
         return "\n".join(line.rstrip() for line in [self.model, *body, *tail] if line) + "\n"
 
 
@@ -100,16 +107,33 @@ def ordered(metrics: Mapping[str, float], dataset: str) -> list[str]:
     return first + [name for name in metrics if name not in first]
 
 
+def printed(metrics: Mapping[str, float], dataset: str) -> list[str]:
+    """As `ordered`, each figure once: those of a whole body also go by their names alone, for whoever asks for AP."""
+    return [name for name in ordered(metrics, dataset) if f"{_WHOLE}{name}" not in metrics]
+
+
+def is_figure(value: float) -> bool:
+    """Whether there was anybody to judge: -1 and NaN say that there was not."""
+    return value != -1 and not math.isnan(value)
+
+
+def _claim(score: Score, name: str) -> float | None:
+    """What a source claims of a metric; of a whole body it may say just AP."""
+    return score.metrics.get(name, score.metrics.get(name.removeprefix(_WHOLE)))
+
+
 def _own_unit(dataset: str) -> str:
     return "percent" if dataset in PERCENT else "fraction"
 
 
 def _cell(value: float | None, name: str, given: str, wanted: str) -> str:
-    """A figure in the unit wanted; -1 stands for a metric without anyone to judge, and stays."""
+    """A figure in the unit wanted; "-" where there was nobody to judge."""
     if value is None:
         return ""
+    if not is_figure(value):
+        return "-"
     if name in PIXELS:
         return f"{value:.2f} px"
-    if value != -1 and given != wanted:
+    if given != wanted:
         value = value * 100 if wanted == "percent" else value / 100
     return f"{value:.4f}" if wanted == "fraction" else f"{value:.2f}"

@@ -7,12 +7,7 @@ picture; the first one gathers what the others found and judges it all, so the f
 from __future__ import annotations
 
 import copy
-import datetime
-import hashlib
-import importlib.metadata
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +28,7 @@ from posezoo.evaluate.pipeline import apply, estimate, joint_columns, judgeable
 from posezoo.evaluate.plan import Task, plan, present, refuse_missing
 from posezoo.evaluate.protocol import Protocol, get_protocol, need_boxes, protocol_of
 from posezoo.evaluate.report import Report
-from posezoo.files import write_atomic
+from posezoo.evaluate.report_files import now, refuse_other_result, stamp, versions, write_result
 from posezoo.skeletons import Skeleton
 from posezoo.zoo import Entry
 from posezoo.zoo.owner import entry_of
@@ -41,8 +36,8 @@ from posezoo.zoo.owner import entry_of
 Model = Entry | Estimator | str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 
+_COMPUTING = {"onnx": ["onnxruntime"], "openvino": ["openvino"], "torch": ["torch"], "torch-compile": ["torch"]}
 MAX_MISSING = 0.01  # the share of pictures that may be absent before a figure means nothing
-FILES = {"predictions": "predictions.json", "report": "report.json", "table": "report.txt"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +81,7 @@ class _Run:
             "model": self.estimator.spec.name,
             "dataset": self.dataset,
             **self.files,
-            "boxes": "" if self.protocol.on_ground_truth else _stamp(self.protocol.boxes),
+            "boxes": "" if self.protocol.on_ground_truth else stamp(self.protocol.boxes),
             "protocol": self.protocol.to_dict(),
             "runtime": [runtime.name, runtime.device, runtime.precision],
             "processes": self.processes,
@@ -129,7 +124,8 @@ def run_evaluation(
         batch_size: people a network call, None: what suits the device; no figure depends on it.
         device: "auto", "cpu" or "cuda".
         runtime: see `posezoo.deploy.runtimes.open_runtime`.
-        resume: go on with an earlier run of the same arguments.
+        resume: go on with an earlier run of the same arguments, and leave the result of other ones as it is; False:
+            begin anew, and replace whatever result is there.
         progress: called with the pictures done and their number, of this process.
         weights: a checkpoint instead of the model's own weights.
         threads: of the CPU; no figure depends on them.
@@ -142,7 +138,8 @@ def run_evaluation(
         The report; None in every process but the first.
 
     Raises:
-        PosezooError: a dataset, model or file that cannot be used, or too many pictures missing.
+        PosezooError: a dataset, model or file that cannot be used, too many pictures missing, or another run's result
+            in `out_dir`.
     """
     rank, processes = processes_of_environment() if shard is None else shard
     model = _model(entry, weights)
@@ -166,9 +163,11 @@ def run_evaluation(
         missing=missing,
         estimator=estimator,
         protocol=apply(protocol, estimator),
-        files={"images": str(images), "annotations": _stamp(annotations), "weights": _stamp(weights or model)},
+        files={"images": str(images), "annotations": stamp(annotations), "weights": stamp(weights or model)},
         processes=processes,
     )
+    if resume:
+        refuse_other_result(out_dir, run.arguments)
     with Journal.open(_journal(out_dir, rank, processes), run.arguments, resume) as journal:
         seconds, speed = _look(run, tasks[rank::processes], journal, progress)
         if rank:
@@ -182,15 +181,8 @@ def run_evaluation(
         people_per_second=speed if processes == 1 else None,
         command=own_command() if command is None else command,
         notes=[journal.note] if journal.note else [],
-        files={kind: str(out_dir / name) for kind, name in FILES.items()},
     )
-    contents = {
-        "predictions": json.dumps(predictions, separators=(",", ":"), allow_nan=False),
-        "report": json.dumps(report.to_dict(), indent=1) + "\n",
-        "table": report.text(),
-    }
-    for kind, name in FILES.items():
-        write_atomic(out_dir / name, contents[kind])
+    write_result(out_dir, report, predictions)
     for other in range(processes):
         _journal(out_dir, other, processes).unlink(missing_ok=True)
     return report
@@ -279,37 +271,12 @@ def _report(run: _Run, predictions: list[dict[str, Any]], annotations: Path) -> 
             "missing": len(run.missing),
         },
         missing=run.missing,
-        versions=_versions(run.estimator),
+        arguments=run.arguments,
+        versions=versions("opencv-python-headless", *_COMPUTING.get(run.estimator.runtime.name, ())),
         device=run.computed_by + (f", {run.processes} processes" if run.processes > 1 else ""),
-        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        date=now(),
     )
-
-
-def _versions(estimator: Estimator) -> dict[str, str]:
-    computing = {"onnx": ["onnxruntime"], "openvino": ["openvino"], "torch": ["torch"], "torch-compile": ["torch"]}
-    versions = {"posezoo": __version__, "python": platform.python_version()}
-    for package in ("numpy", "opencv-python-headless", *computing.get(estimator.runtime.name, ())):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # another build of the same, such as onnxruntime-gpu
-            continue
-    return versions
 
 
 def _journal(out_dir: Path, rank: int, processes: int) -> Path:
     return out_dir / f"running.{rank}of{processes}.jsonl"
-
-
-def _stamp(what: Any) -> str:
-    """Something that changes with the contents of a file, or of the JSON files in a folder; "" for what is neither."""
-    if not isinstance(what, str | os.PathLike):
-        return ""
-    path, digest = Path(what), hashlib.sha256()
-    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        try:
-            with file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
-        except OSError as err:
-            raise PosezooError(f"cannot read {file}: {err.strerror or err}") from None
-    return f"{path} {digest.hexdigest()[:16]}"

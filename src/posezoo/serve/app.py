@@ -133,11 +133,11 @@ def _add_catalogue(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models/{name}", responses=schema.answers("unknown_model"))
     async def model(name: str) -> dict[str, Any]:
-        """All that is known of one of them."""
-        if name in service.models and name not in entries:
-            return _served(service.models[name], rows)
-        if name not in entries:
-            raise Refusal("unknown_model", f"the zoo has no model '{name[:120]}': /v1/models lists them")
+        """All that is known of one of them, by any name that it goes by."""
+        loaded = service.loaded(name)
+        if loaded is not None and loaded.name not in entries:
+            return _served(loaded, rows)
+        name = catalogue.name_of(name) if loaded is None else loaded.name
         return {**entries[name], "loaded": name in service.models}
 
     @app.get("/v1/skeletons/{name}", responses=schema.answers("unknown_skeleton"))

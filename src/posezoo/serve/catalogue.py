@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from posezoo.errors import PosezooError
+from posezoo.serve.refusals import Refusal
 from posezoo.skeletons import get_skeleton, list_skeletons
-from posezoo.zoo import get_entry, list_models
+from posezoo.zoo import find_entry, get_entry, list_models
 from posezoo.zoo.costs import get_cost
 from posezoo.zoo.entry import Entry, Score
 from posezoo.zoo.table import MAIN_METRICS, entry_dict
@@ -28,6 +30,26 @@ def file_row(name: str, skeleton: str, input_size_wh: tuple[int, int]) -> dict[s
 def entries() -> dict[str, dict[str, Any]]:
     """Every pose network whole, as `posezoo show NAME --json` prints it, by name."""
     return {name: entry_dict(get_entry(name)) for name in list_models()}
+
+
+def name_of(given: str) -> str:
+    """The name of the pose network that goes by `given`: its name, an alias, a hash tag, a config or file.
+
+    What a client sends is compared with names, and never with what is on this machine's disk.
+
+    Raises:
+        Refusal: no network goes by it, or several do (it lists them).
+    """
+    try:
+        entry = find_entry(given)
+    except PosezooError as err:
+        raise Refusal("unknown_model", err) from None
+    if entry is None:
+        raise Refusal("unknown_model", f"the zoo has no model '{given[:120]}': /v1/models lists them")
+    if entry.task != "pose":
+        what = f"'{given[:120]}' is {entry.name}, which finds people and no joints"
+        raise Refusal("unknown_model", f"{what}: /v1/models lists the pose networks")
+    return entry.name
 
 
 def skeleton_rows() -> dict[str, dict[str, Any]]:

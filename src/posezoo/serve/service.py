@@ -138,8 +138,16 @@ class Service:
         finally:
             self._taken -= 1
 
+    def loaded(self, name: str) -> Model | None:
+        """A model that is ready, by the name it was given at the start or its own; None where none is called so."""
+        return self.models.get(self._names.get(name, ""))
+
     def model(self, name: str | None) -> Model:
-        """A loaded model by the name it was given at the start or its own; None: the first."""
+        """The loaded model of this name, see `loaded`; None: the first.
+
+        Raises:
+            Refusal: none is called so.
+        """
         if name is None:
             name = self.settings.models[0]
         if name not in self._names:

@@ -27,6 +27,7 @@ __all__ = [
     "Entry",
     "Score",
     "Weights",
+    "find_entry",
     "get_entry",
     "get_model",
     "home",
@@ -179,27 +180,37 @@ def list_models(
     return [entry.name for entry in found]
 
 
+def find_entry(name: str) -> Entry | None:
+    """The entry that `get_entry` gives, or None where no entry goes by that name; no file is looked for.
+
+    Raises:
+        PosezooError: several go by it (it lists them).
+    """
+    entries = _entries()
+    if name in entries:
+        return entries[name]
+    candidates = _called(name)
+    if len(candidates) > 1:
+        raise UnknownNameError(f"'{name}' could be {_one_of(candidates)}: use one of these")
+    return entries[candidates[0]] if candidates else None
+
+
 def get_entry(name: str) -> Entry:
     """The entry of this name, alias or hash tag, or of this path or address of a config or checkpoint as pasted.
 
     Raises:
         PosezooError: no entry goes by it (the error has the nearest names), or several do (it lists them).
     """
-    entries = _entries()
-    if name in entries:
-        return entries[name]
-    candidates = _called(name)
-    if len(candidates) == 1:
-        return entries[candidates[0]]
-    if candidates:
-        raise UnknownNameError(f"'{name}' could be {_one_of(candidates)}: use one of these")
+    entry = find_entry(name)
+    if entry is not None:
+        return entry
     if os.path.isfile(name):
         raise UnknownNameError(
             f"'{name}' is a file: name the model that it holds the weights of, and give the file as its weights "
             "(-m NAME --weights FILE; in Python pretrained=FILE)"
         )
     # paths are near to paths, names to names
-    known = [alias for alias in (*entries, *_aliases()[0]) if ("/" in alias) == ("/" in name) and ":" not in alias]
+    known = [alias for alias in (*_entries(), *_aliases()[0]) if ("/" in alias) == ("/" in name) and ":" not in alias]
     raise unknown_name("model", name, known, "(posezoo list shows them all)")
 
 

@@ -30,6 +30,7 @@ Progress = Callable[[int, "int | None", str], None]
 _CONNECT, _READ = 10.0, 30.0  # seconds
 _LOOK = 0.2  # seconds between two looks at what another process has fetched
 _STALLED = 600.0  # seconds without a new byte after which that process is given up
+_GIVE_FILE = "give its file (--weights FILE; in Python pretrained=PATH)"
 
 
 def fetch(
@@ -62,7 +63,7 @@ def fetch(
     """
     choices = tuple(entry.weights if choices is None else choices)
     if not choices:
-        raise PosezooError(f"{entry.name} has no weights to load: pass pretrained=PATH")
+        raise PosezooError(f"{entry.name} has no weights to load: {_GIVE_FILE}")
     found = on_this_machine(choices)
     if found is not None:
         return found
@@ -255,6 +256,6 @@ def _not_found(entry: Entry, choices: Sequence[Weights], tried: Sequence[str], o
     unpack = " (unpacked)" if ".zip" in urls else ""
     by_hand = f"download {urls} by hand" if urls else "get it by hand"
     return PosezooError(
-        f"{head}; {by_hand} and put it{unpack} at {targets}, load it with pretrained=PATH, or name a folder or an "
-        "address that has it in POSEZOO_MIRRORS"
+        f"{head}; {by_hand} and put it{unpack} at {targets}, {_GIVE_FILE}, or name a folder or an address that has it "
+        "in POSEZOO_MIRRORS"
     )

@@ -68,7 +68,9 @@ def summary_table(entries: Iterable[Entry]) -> Table:
 def score_table(
     entries: Iterable[Entry], on: str, sort: str | None = None
 ) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """One line for every score that a source claims on a dataset, with all its numbers, as printed.
+    """One line for every score that a source claims on a dataset, with all its numbers: accuracies in percent.
+
+    Sources print percent or fractions; in one column they would be read as one unit.
 
     Args:
         entries: of which models.
@@ -91,7 +93,7 @@ def score_table(
     protocols = list(dict.fromkeys(score.protocol for _, score in lines))
     rows = []
     for entry, score in lines:
-        values = [_number(score, name) if name in score.metrics else "" for name in metrics]
+        values = [_in_percent(score, name) if name in score.metrics else "" for name in metrics]
         flip = {True: "yes", False: "no", None: ""}[score.flip]
         rows.append([entry.name, _size(entry), *values, flip, f"[{protocols.index(score.protocol) + 1}]"])
     numbered = [[f"[{number}]", protocol] for number, protocol in enumerate(protocols, 1)]
@@ -165,6 +167,12 @@ def _number(score: Score, metric: str) -> str:
     digits = {"fraction": 3, "percent": 1}.get(score.unit)
     value = score.metrics[metric]
     return f"{value:g} {score.unit}" if digits is None else f"{value:.{digits}f}"
+
+
+def _in_percent(score: Score, metric: str) -> str:
+    """An accuracy in percent; whatever else it is, with its unit."""
+    percent = score.percent(metric)
+    return _number(score, metric) if percent is None else f"{percent:.1f}"
 
 
 def _best(scores: Iterable[Score], dataset: str | None) -> str:
