@@ -180,3 +180,20 @@ def test_opencv_keeps_to_one_thread_for_a_while() -> None:
 def test_as_many_threads_as_are_sensible(monkeypatch: pytest.MonkeyPatch, cores: str, workers: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", cores)
     assert default_workers() == workers
+
+
+def test_what_is_dropped_leaves_no_hole() -> None:
+    """While the rest is being dropped a thread that ends its work must not begin one behind it."""
+    done: list[int] = []
+    often = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        for _ in range(20):
+            done.clear()
+            # the first takes so long that all are taken, and then comes the end
+            with Ahead(lambda n: (done.append(n), n or time.sleep(0.02)), range(500), threads=1, most=500) as results:
+                next(results)
+                list(results.stop())
+            assert done == list(range(len(done)))
+    finally:
+        sys.setswitchinterval(often)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from posezoo.media import read_image, write_image
+from posezoo.media.writer import VideoWriter
 from posezoo.predict.names import output_names
 from predict_fixtures import errors, networks, no_leftovers, photographs
 from tiny_networks import joints_of, picture
@@ -89,14 +90,45 @@ def test_min_score_and_boxes(run: Any, networks: list[str], tmp_path: Path) -> N
     assert json.loads(strict.out)["people"] == 0
 
 
+@pytest.mark.parametrize("flag", ["--boxes", "--detector"])
+def test_every_given_box_has_a_pose_in_the_order_of_the_file(
+    run: Any, networks: list[str], tmp_path: Path, flag: str
+) -> None:
+    """Boxes round one person, and the less sure ones first: neither are poses merged, nor are boxes sorted."""
+    photographs(tmp_path / "in")
+    one, other = [64.0, 64.0, 256.0, 256.0], [320.0, 128.0, 512.0, 320.0]
+    given = [[*one, 0.3], [*other, 0.9], [*one, 0.6], [*one, 0.3], [60.0, 60.0, 260.0, 260.0, 0.01]]
+    (tmp_path / "boxes.json").write_text(json.dumps({"p2.png": given}))
+    ran = run("predict", "in/p2.png", *networks[:2], flag, "boxes.json", "--no-images", "-o", "out")
+    assert ran.code == 0 and "1 picture, 5 people" in ran.out
+    people = json.loads((tmp_path / "out" / "p2.json").read_text())["people"]
+    assert [[*person["box"], person["box_score"]] for person in people] == given
+    asked = run("predict", "in/p2.png", *networks[:2], flag, "boxes.json", "--nms", "0.5", "--no-images", "-o", "b")
+    assert asked.code == 0 and "2 people" in asked.out
+    people = json.loads((tmp_path / "b" / "p2.json").read_text())["people"]
+    assert [person["box_score"] for person in people] == [0.9, 0.6]
+    with VideoWriter(tmp_path / "clip.avi", (640, 480), 10) as video:
+        for _ in range(3):
+            video.add(picture(640, 480, [(2, 2), (6, 3)]))
+    (tmp_path / "video.json").write_text(json.dumps({f"clip.avi#{frame}": given[frame:] for frame in range(3)}))
+    ran = run("predict", "clip.avi", *networks[:2], flag, "video.json", "--track", "--no-images", "-o", "c")
+    assert ran.code == 0 and ran.err == ""
+    rows = [json.loads(line)["people"] for line in (tmp_path / "c" / "clip.jsonl").read_text().splitlines()]
+    boxes = [[[*person["box"], person["box_score"]] for person in row] for row in rows]
+    assert boxes == [given[frame:] for frame in range(3)]
+
+
 def test_equal_names_from_different_folders(run: Any, networks: list[str], tmp_path: Path) -> None:
     for name in ("x/a.png", "y/a.png", "y/A.jpg", "y/a-2.png"):
         write_image(tmp_path / name, picture(64, 64, []))
     ran = run("predict", "x", "y", *networks, "--no-images", "-o", "out", "--json")
     files = {row["image"]: Path(row["json"]).name for row in json.loads(ran.out)["files"]}
-    assert files == {"x/a.png": "a.json", "y/A.jpg": "A-3.json", "y/a-2.png": "a-2.json", "y/a.png": "a-4.json"}
+    named = {"x/a.png": "a.png.json", "y/A.jpg": "A.jpg.json", "y/a-2.png": "a-2.json", "y/a.png": "a.png-2.json"}
+    assert files == named
     paths = [Path("x/a.jpg"), Path("y/a.jpg"), Path("y/b.c.jpg")]
     assert list(output_names(paths).values()) == ["a", "a-2", "b.c"]
+    several = [Path(name) for name in ("a.bmp", "a.gif", "a.bmp.png", "b.png", "c.jpg")]
+    assert list(output_names(several, {"c"}).values()) == ["a.bmp-2", "a.gif", "a.bmp", "b", "c-2"]
 
 
 def bad_pictures(folder: Path) -> dict[str, str]:

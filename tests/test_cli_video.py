@@ -45,8 +45,35 @@ def test_a_video_and_what_its_stages_take(run: Any, networks: list[str], tmp_pat
     summary = json.loads(run("predict", "street.avi", *networks, "--flow", "--profile", "--json").out)
     assert (summary["frames"], summary["images"], summary["people"]) == (6, 0, 12)
     assert summary["videos"][0]["tracks"] == 2 and summary["profile"][0]["stage"] == "read"
-    again = run("predict", "street.avi", *networks, "--resume")
+    again = run("predict", "street.avi", *networks, "--flow", "--resume")
     assert again.code == 0 and "street.avi: 0 frames from frame 6 on" in again.out
+
+
+def test_resume_with_another_model_or_detector_is_one_line(run: Any, networks: list[str], tmp_path: Path) -> None:
+    video(tmp_path / "street.avi")
+    assert run("predict", "street.avi", *networks, "--no-images", "--end", "3f").code == 0
+    before = (tmp_path / "posezoo-out" / "street.jsonl").read_bytes()
+    other = [*networks[:3], "whole", *networks[4:]]
+    every, flip = [*networks, "--every", "2"], [*networks, "--flip"]
+    for flags, name in ((other, "--detector"), (every, "--every"), (flip, "--flip")):
+        ran = run("predict", "street.avi", *flags, "--no-images", "--resume")
+        assert ran.code == 2 and ran.out == "" and ran.err.count("\n") == 1
+        assert f"street.jsonl is of another run: {name} was " in ran.err
+    assert (tmp_path / "posezoo-out" / "street.jsonl").read_bytes() == before
+    assert run("predict", "street.avi", *networks, "--no-images", "--resume").code == 0
+
+
+def test_a_source_that_gives_nothing_has_its_error_alone(
+    run: Any, networks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video(tmp_path / "clip.avi")
+    with (tmp_path / "clip.avi").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        ran = run("predict", "-", *networks, "--profile")
+    assert ran.code == 2 and ran.out == "" and ran.err.startswith("error: stdin is a video")
+    assert ran.err.count("\n") == 1
+    ran = run("predict", "clip.avi", *networks, "--start", "90f")
+    assert ran.code == 2 and ran.out == "" and "ends before the start" in ran.err
 
 
 def test_profile_of_pictures(run: Any, networks: list[str], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import command_line
 from format_results import COCO, frames, some_poses, strict, write
+from posezoo.errors import PosezooError
 from posezoo.formats import Result, read_results
 from posezoo.skeletons import get_skeleton
 from posezoo.types import Poses
@@ -51,6 +52,63 @@ def test_the_command_keeps_videos_videos(tmp_path: Path) -> None:
     assert (tmp_path / "back" / "results.jsonl").read_bytes() == source.read_bytes()
     assert run(source, tmp_path / "each", "--to", "alphapose", "--per-frame").code == 0
     assert len(list((tmp_path / "each").iterdir())) == 3
+
+
+def test_pictures_and_videos_of_a_folder_are_read_together(tmp_path: Path) -> None:
+    """As `predict photo.png clip.mp4 -o out` leaves them, the video's name before or after the picture's."""
+    write("posezoo", tmp_path / "out", [Result(some_poses(COCO), "photo.png")])
+    write("posezoo", tmp_path / "out" / "clip.jsonl", frames(3), video=True)
+    write("posezoo", tmp_path / "out" / "zoo.jsonl", frames(2), video=True)
+    ran = run(tmp_path / "out", tmp_path / "all.csv", "--to", "csv")
+    assert ran.code == 0 and ran.out.startswith("6 images, 7 people (coco17), posezoo -> csv")
+    assert len(list(read_results(tmp_path / "out", "posezoo"))) == 6
+    with pytest.warns(UserWarning, match=r"not read: .*photo\.json"):
+        assert len(list(read_results(tmp_path / "out", "jsonl"))) == 5
+    # pictures before frames, and frames keep their numbers
+    (tmp_path / "out" / "clip.jsonl").unlink()
+    assert run(tmp_path / "out", tmp_path / "each", "--to", "openpose").code == 0
+    names = sorted(path.name.removesuffix("_keypoints.json") for path in (tmp_path / "each").iterdir())
+    assert names == ["a_000000000000", "a_000000000001", "photo"]
+    ran = run(tmp_path / "out", tmp_path / "x.json", "--to", "coco")
+    assert ran.code == 2 and "this format holds one video" in ran.err and not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("format", ["cmu", "openpose", "posezoo"])
+def test_the_folders_that_predict_makes_for_frames_are_read(tmp_path: Path, format: str) -> None:
+    write(format, tmp_path / "out", [Result(some_poses(COCO), "photo.png")])
+    write(format, tmp_path / "out" / "clip", frames(3), video=True, per_frame=True)
+    write(format, tmp_path / "out" / "older", [Result(some_poses(COCO), "x.png")])
+    ran = run(tmp_path / "out", tmp_path / "all.jsonl", "--to", "jsonl")
+    first, *others = ran.out.splitlines()
+    assert ran.code == 0 and first.startswith(f"4 images, 5 people (coco17), {format} -> jsonl")
+    assert others[-1] == f"Not read: {tmp_path / 'out' / 'older'}"
+    assert [record.frame for record in read_results(tmp_path / "all.jsonl")] == [None, 0, 1, 2]
+    with pytest.warns(UserWarning, match="not read: .*older"):
+        assert len(list(read_results(tmp_path / "out"))) == 4
+    broken = next((tmp_path / "out" / "clip").iterdir())
+    broken.write_text("{")
+    assert run(tmp_path / "out", tmp_path / "b.jsonl", "--to", "jsonl").err.startswith(f"error: {broken}")
+
+
+def test_several_kinds_in_a_folder(tmp_path: Path) -> None:
+    write("cmu", tmp_path, [Result(some_poses(COCO), f"{n}.png") for n in range(5)])
+    write("csv", tmp_path / "a.csv", [Result(some_poses(COCO), "x.png")])
+    ran = run(tmp_path, tmp_path / "out.jsonl", "--to", "jsonl")
+    assert ran.code == 2 and ran.err.count("\n") == 1
+    assert "has results of several kinds: cmu (0.json, 1.json, 2.json and 2 more), csv (a.csv); say which" in ran.err
+    write("alphapose", tmp_path / "list.json", [Result(some_poses(COCO), "x.png")])
+    left = {"cmu": r"not read: .*a\.csv, .*list\.json$", "csv": r"not read: .*0\.json, .* and 3 more$"}
+    for kind, images in (("cmu", 5), ("csv", 1)):
+        with pytest.warns(UserWarning, match=left[kind]):
+            assert len(list(read_results(tmp_path, kind))) == images
+
+
+def test_lists_of_two_videos_are_not_mixed(tmp_path: Path) -> None:
+    """Their frames go by number alone."""
+    for name in ("a.json", "b.json"):
+        write("coco", tmp_path / name, frames(2), video=True)
+    with pytest.raises(PosezooError, match=r"image 0 is in both .*a\.json and .*b\.json: .*one file at a time"):
+        list(read_results(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_folder(run: Any, pictures: list[str], tmp_path: Path) -> None:
 def test_a_file_each(run: Any, pictures: list[str], tmp_path: Path, format: str, names: str) -> None:
     ran = run(*pictures, "--indir", "in", "--detfile", "boxes.json", "--outdir", "out", "--format", format)
     assert ran.code == 0
-    files = sorted((tmp_path / "out" / format).iterdir())
+    files = sorted((tmp_path / "out" / "sep-json").iterdir())
     assert [len(json.loads(file.read_text())[names]) for file in files] == [0, 2, 1]
 
 
@@ -155,13 +155,26 @@ def test_a_video(run: Any, pictures: list[str], tmp_path: Path) -> None:
     people = results(tmp_path / "out")
     assert [person["image_id"] for person in people] == [f"{n}.jpg" for n in range(4) for _ in range(2)]
     assert {person["idx"] for person in people} <= {1, 2, -1} and len({person["idx"] for person in people}) >= 1
-    with open_source(tmp_path / "out" / "clip.mp4") as frames:
+    with open_source(tmp_path / "out" / "AlphaPose_clip.mp4") as frames:
         assert sum(1 for _ in frames) == 4
     assert sorted(p.name for p in (tmp_path / "out" / "vis").iterdir()) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     for stage in ("read", "wait for reading", "network", "suppress", "track", "draw", "write results", "all together"):
         assert stage in ran.out
     flow = run(*pictures, *flags[:4], "--outdir", "flow", "--pose_flow", "--format", "open")
-    assert flow.code == 0 and len(list((tmp_path / "flow" / "open").iterdir())) == 4
+    assert flow.code == 0 and len(list((tmp_path / "flow" / "sep-json").iterdir())) == 4
+
+
+def test_the_video_of_a_camera_is_named_after_it(
+    run: Any, pictures: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with VideoWriter(tmp_path / "clip.avi", (640, 480), 10) as video:
+        video.add(picture(640, 480, CELLS))
+    camera = open_source(tmp_path / "clip.avi")
+    camera.name = "webcam:0"
+    monkeypatch.setattr("posezoo.predict.run.open_source", lambda *_, **__: camera)
+    ran = run(*pictures, "--webcam", "0", "--detector", "whole", "--outdir", "out", "--save_video")
+    assert ran.code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["AlphaPose_webcam0.mp4", "alphapose-results.json"]
 
 
 def test_flags_that_make_no_sense_say_so_once(run: Any, pictures: list[str], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_coco_detections(tmp_path: Path) -> None:
     boxes = BoxesFile.read(write(tmp_path / "b.json", rows))
     found = boxes.find("some/where/000000000139.jpg")
     assert found is not None
-    assert found.xyxy.tolist() == [[1, 2, 4, 6], [10, 20, 40, 60]] and found.scores.tolist() == [0.75, 0.5]
+    assert found.xyxy.tolist() == [[10, 20, 40, 60], [1, 2, 4, 6]] and found.scores.tolist() == [0.5, 0.75]
     plain = boxes.find("x/a.jpg")
     assert plain is not None and plain.xyxy.tolist() == [[0, 0, 5, 6]] and plain.scores.tolist() == [1]
     assert boxes.find("b.jpg") is None
@@ -55,7 +55,7 @@ def test_coco_annotations_and_the_plain_layout(tmp_path: Path) -> None:
     plain = BoxesFile.read(write(tmp_path / "p.json", {"in/x.jpg": [[1, 2, 3, 4, 0.25], [0, 0, 9, 9]], "y.jpg": []}))
     image = np.zeros((9, 9, 3), np.uint8)
     first, second = plain([image, image], names=["in/x.jpg", "y.jpg"])
-    assert first.xyxy.tolist() == [[0, 0, 9, 9], [1, 2, 3, 4]] and first.scores.tolist() == [1, 0.25]
+    assert first.xyxy.tolist() == [[1, 2, 3, 4], [0, 0, 9, 9]] and first.scores.tolist() == [0.25, 1]
     assert len(second) == 0
 
 
@@ -98,7 +98,7 @@ def test_a_missing_boxes_file(tmp_path: Path) -> None:
 
 
 def test_alphaposes_results(tmp_path: Path) -> None:
-    """Their scores go beyond 1, and put the boxes in order all the same."""
+    """Their scores go beyond 1."""
     keypoints = [1.0, 2.0, 0.5] * 17
     rows = [
         {
@@ -114,7 +114,7 @@ def test_alphaposes_results(tmp_path: Path) -> None:
     ]
     boxes = BoxesFile.read(write(tmp_path / "alphapose-results.json", rows))
     found = boxes.find("in/a.jpg")
-    assert found is not None and found.xyxy.tolist() == [[0, 0, 5, 6], [10, 20, 40, 60]]
+    assert found is not None and found.xyxy.tolist() == [[10, 20, 40, 60], [0, 0, 5, 6]]
     assert found.scores.tolist() == [1, 1]
     assert corners(boxes, "clip.mp4#7") == [[1, 1, 2, 2]]
 
@@ -124,7 +124,7 @@ def test_mmposes_results(tmp_path: Path) -> None:
     one = BoxesFile.read(write(tmp_path / "street.json", people))
     found = one.find("some/street.jpg")
     assert found is not None
-    assert found.xyxy.tolist() == [[0, 0, 9, 9], [1, 2, 3, 4]] and found.scores.tolist() == [0.75, 0.5]
+    assert found.xyxy.tolist() == [[1, 2, 3, 4], [0, 0, 9, 9]] and found.scores.tolist() == [0.5, 0.75]
     frames = [{"frame_id": 0, "instances": people}, {"frame_id": 1, "instances": []}]
     for content in (frames, {"meta_info": {}, "instance_info": frames}):
         video = BoxesFile.read(write(tmp_path / "video.json", content))

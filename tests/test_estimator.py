@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,14 @@ def test_the_score_of_a_person_is_that_of_the_files(files: tuple[Path, Path]) ->
     found = Estimator(files[0], detector="whole")(np.full((60, 80, 3), (255, 0, 0), np.uint8))
     assert found.person_scores.shape == (1,) and found.person_scores == pytest.approx(person_scores(found))
     assert repr(found).startswith("Poses(1 person,")
+
+
+def test_boxes_of_a_file_have_a_pose_each(files: tuple[Path, Path], tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    write_image(image, picture(640, 480, PEOPLE))
+    given = [[64, 64, 256, 256, 0.3], [60, 60, 260, 260, 0.9], [64, 64, 256, 256, 0.3]]
+    (tmp_path / "boxes.json").write_text(json.dumps({"a.png": given}))
+    estimator = Estimator(files[0], detector=tmp_path / "boxes.json")
+    assert estimator(image).boxes_xyxy.tolist() == [row[:4] for row in given]
+    estimator.merge = True
+    assert estimator(image).boxes_xyxy.tolist() == [given[1][:4]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as plain_csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def results(draw: st.DrawFn) -> Result:
     xy[missing | at_zero], scores[missing | at_zero] = np.nan, 0
     corner = draw(hnp.arrays(np.float32, (people, 2), elements=pixels))
     extent = draw(hnp.arrays(np.float32, (people, 2), elements=st.floats(0, 3000, width=32)))
-    ids = draw(st.lists(st.integers(0, 1 << 60), min_size=people, max_size=people)) if draw(st.booleans()) else None
+    ids = draw(st.lists(st.integers(-1, 1 << 60), min_size=people, max_size=people)) if draw(st.booleans()) else None
     box_scores = draw(hnp.arrays(np.float32, people, elements=unit))
     poses = Poses(xy, scores, np.hstack([corner, corner + extent]), box_scores, skeleton, ids)
     size = draw(st.none() | st.tuples(st.integers(0, 10**5), st.integers(0, 10**5)))
@@ -305,6 +306,27 @@ def test_files_of_openpose_itself(tmp_path: Path) -> None:
     (feet,) = read_results(file, skeleton="halpe26")
     placed = np.isfinite(feet.poses.keypoints_xy[0]).all(axis=1)
     assert [j for j, here in zip(feet.poses.skeleton.joints, placed, strict=True) if not here] == ["head"]
+
+
+@every_format
+def test_an_id_of_nobody_yet_comes_back(tmp_path: Path, chosen: Format) -> None:
+    """-1 beside an id, and where all of a frame have it."""
+    ids = [[-1, -1], [4, -1], [-1, 5]]
+    poses = [replace(some_poses(COCO, 2, n), track_ids=np.array(own)) for n, own in enumerate(ids)]
+    records = [Result(each, "clip.mp4", frame, frame / 25) for frame, each in enumerate(poses)]
+    (path,) = write(chosen.name, tmp_path / f"out{chosen.suffix if not chosen.each else ''}", records, video=True)
+    back = [record.poses.track_ids for record in read_results(path, chosen.name)]
+    kept = "track ids" in chosen.keeps
+    assert [None if own is None else own.tolist() for own in back] == (ids if kept else [None] * 3)
+
+
+def test_ids_in_files_of_openpose_itself(tmp_path: Path) -> None:
+    person = {"pose_keypoints_2d": [100.0, 50.0, 0.9] * 18}
+    file = tmp_path / "a_keypoints.json"
+    for ids, read in (([[-1], [3]], [-1, 3]), ([[-1], [-1]], None), ([[], []], None)):
+        file.write_text(json.dumps({"version": 1.3, "people": [{**person, "person_id": each} for each in ids]}))
+        (record,) = read_results(file)
+        assert (None if record.poses.track_ids is None else record.poses.track_ids.tolist()) == read
 
 
 def test_alphapose_layout(tmp_path: Path) -> None:

@@ -166,6 +166,16 @@ def test_a_pipe_without_pictures() -> None:
         PipedPictures(make_span(2, None, 1), io.BytesIO(), None)
 
 
+@pytest.mark.parametrize("kind", [io.BytesIO, Dripping])
+@pytest.mark.parametrize("begin", [b"\0\0\0\x20ftypisom", b"RIFF\1\2\3\4AVI LIST", b"\x1a\x45\xdf\xa3" + bytes(20)])
+def test_a_video_in_a_pipe_is_told(kind: type[io.BytesIO], begin: bytes) -> None:
+    """Also where something in it looks like a picture."""
+    with pytest.raises(PosezooError, match=r"stdin is a video.*-f image2pipe -c:v mjpeg - \| posezoo predict -"):
+        next(PipedPictures(Span(), kind(begin + jpeg(50)), None))
+    with pytest.raises(PosezooError, match="no JPEG or PNG picture"):
+        next(PipedPictures(Span(), kind(b"\0\0\0\x20ftypheic" + bytes(20)), None))
+
+
 def test_stdin_as_a_program_gets_it() -> None:
     code = "from posezoo.media.sources import open_source as o; print(*(f.index for f in o('-', start='1f', every=2)))"
     data = b"".join(jpeg(value) for value in range(50, 56))

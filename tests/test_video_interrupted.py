@@ -123,6 +123,53 @@ def test_ctrl_c_keeps_a_valid_file_of_every_kind(tmp_path: Path, format: str) ->
     assert report.interrupted and 0 < len(found) == report.images <= 40
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"asked": {"--model": "b.onnx", "--flip": False}}, "--model was a.onnx, now b.onnx"),
+        ({"asked": {"--model": "a.onnx", "--flip": True}, "every": 2}, "--flip was off, now on; --every was 3, now 2"),
+        ({"track": None}, "--track was on, now off"),
+        ({"track": "flow"}, "--track was on, now by --flow"),
+        ({"min_score": 0.5}, "--min-score was not given, now 0.5"),
+    ],
+)
+def test_a_run_goes_on_only_with_the_same_settings(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    path = clip(tmp_path / "in" / "a.avi", [1] * 12)
+    same: dict[str, Any] = {"asked": {"--model": "a.onnx", "--flip": False}, "every": 3, "track": "boxes"}
+    assert not predict(request(path, end="6f", **same), Walkers).failed
+    results = tmp_path / "out" / "a.jsonl"
+    before = results.read_bytes()
+    (failed,) = predict(request(path, resume=True, **{**same, **options}), Walkers).failed
+    assert failed["error"].startswith(f"{results} is of another run: {message}. Give the same, or another folder")
+    assert results.read_bytes() == before
+    assert not predict(request(path, resume=True, **same), Walkers).failed
+    rows = lines(results)
+    assert [row["frame"] for row in rows] == [0, 3, 6, 9] and [row for row in rows if "run" in row] == rows[:1]
+    assert [record.frame for record in read_results(results)] == [0, 3, 6, 9]
+
+
+def test_lines_without_settings_are_gone_on_with(tmp_path: Path) -> None:
+    """Those of older releases, and those that other tools wrote."""
+    path = clip(tmp_path / "in" / "a.avi", [1] * 4)
+    assert not predict(request(path, end="2f"), Walkers).failed
+    results = tmp_path / "out" / "a.jsonl"
+    rows = [{key: value for key, value in row.items() if key != "run"} for row in lines(results)]
+    results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not predict(request(path, resume=True, track="boxes"), Walkers).failed
+    assert [row["frame"] for row in lines(results)] == [0, 1, 2, 3] and "run" not in lines(results)[0]
+
+
+def test_a_model_file_counts_by_what_is_in_it(tmp_path: Path) -> None:
+    path, model = clip(tmp_path / "in" / "a.avi", [1] * 4), tmp_path / "last.onnx"
+    model.write_bytes(b"one")
+    assert not predict(request(path, end="2f", asked={"--model": str(model)}), Walkers).failed
+    moved = model.rename(tmp_path / "in" / "last.onnx")
+    assert not predict(request(path, end="3f", resume=True, asked={"--model": str(moved)}), Walkers).failed
+    moved.write_bytes(b"two")
+    (failed,) = predict(request(path, resume=True, asked={"--model": str(moved)}), Walkers).failed
+    assert "--model was last.onnx (sha256 " in failed["error"]
+
+
 def test_a_resumed_run_must_fit(tmp_path: Path) -> None:
     path = clip(tmp_path / "in" / "a.avi", [1] * 3)
     with pytest.raises(PosezooError, match="--resume needs the format posezoo or jsonl"):

@@ -24,6 +24,7 @@ from posezoo.deploy.runtimes import (
     open_runtime,
 )
 from posezoo.detect import Detector, get_detector
+from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
 from posezoo.media.images import Picture, load_picture
 from posezoo.skeletons import Skeleton, get_skeleton
@@ -108,6 +109,8 @@ class Estimator:
         detector: finds the people, or None where boxes are always given.
         flip: whether the mirrored crop is averaged in.
         batch_size: people a network call.
+        merge: whether poses that repeat a better one are left out where the detector gives the boxes; None: unless
+            they are a file's, of which each has its pose.
         max_megapixels: larger files are refused.
 
     Example:
@@ -116,6 +119,7 @@ class Estimator:
         (1, 17, 2)
     """
 
+    merge: bool | None = None
     _device: OnDevice | None = None
     _device_settings: tuple[Any, ...] = ()
 
@@ -261,12 +265,13 @@ class Estimator:
     def _estimate(self, pictures: list[Picture], given: list[Boxes | None]) -> Iterator[Poses]:
         boxes = self._detect(pictures, given)
         keypoints_xy, scores = self._people([p.image_rgb for p in pictures], boxes)
+        merge = not isinstance(self.detector, BoxesFile) if self.merge is None else self.merge
         start = 0
         for image_boxes, fixed in zip(boxes, given, strict=True):
             rows = slice(start, start + len(image_boxes))
             start = rows.stop
             poses = Poses(keypoints_xy[rows], scores[rows], image_boxes.xyxy, image_boxes.scores, self.skeleton)
-            yield poses if fixed is not None else self._suppress(poses)
+            yield self._suppress(poses) if fixed is None and merge else poses
 
     @staticmethod
     def _suppress(poses: Poses) -> Poses:

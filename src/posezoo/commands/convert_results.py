@@ -39,6 +39,7 @@ def convert_results_command(
     Example:  posezoo convert-results alphapose-results.json out --to openpose
     """
     from posezoo.formats.convert import convert_results
+    from posezoo.formats.find import brief
 
     done = convert_results(path, output, to, source, skeleton, per_frame)
     if as_json:
@@ -53,5 +54,7 @@ def convert_results_command(
         more = len(done.unplaced) - SHOWN
         names = ", ".join(done.unplaced[:SHOWN]) + (f" and {more} more" if more > 0 else "")
         typer.echo(f"Joints that {done.target} has no place for: {names}")
+    if done.left_out:
+        typer.echo(f"Not read: {brief(done.left_out)}")
     if done.lost:
         typer.echo(f"Also left out: {', '.join(done.lost)}")

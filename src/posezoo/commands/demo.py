@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 RESULTS = "alphapose-results.json"
 VIS = "vis"
-_FORMATS = {None: ("alphapose", RESULTS), "coco": ("alphapose", RESULTS), "cmu": ("cmu", "cmu")}
-_FORMATS |= {"open": ("openpose", "open"), "openpose": ("openpose", "open")}
+EACH = "sep-json"
+_FORMATS = {None: ("alphapose", RESULTS), "coco": ("alphapose", RESULTS), "cmu": ("cmu", EACH)}
+_FORMATS |= {"open": ("openpose", EACH), "openpose": ("openpose", EACH)}
 _YOLO_SCORE, _YOLO_NMS = 0.05, 0.6  # AlphaPose's for YOLOv3
 
 _IN, _OUT, _HOW, _OLD = "What is looked at", "What is written", "How", "Without effect here"
@@ -63,7 +64,7 @@ def demo_command(
     outdir: Annotated[Path, typer.Option(help="The folder to write to.", rich_help_panel=_OUT)] = Path("examples/res"),
     format: Annotated[
         str | None,
-        typer.Option(help=f"cmu or open: a file an image in a folder; default: {RESULTS}.", rich_help_panel=_OUT),
+        typer.Option(help=f"cmu or open: a file an image in {EACH}; default: {RESULTS}.", rich_help_panel=_OUT),
     ] = None,
     for_eval: Annotated[
         bool, typer.Option("--eval", help="Number pictures as COCO's evaluation does.", rich_help_panel=_OUT)
@@ -121,6 +122,8 @@ def demo_command(
         videos=save_video,
         frame_pictures=save_img,
         pictures_folder=VIS,
+        video_name="AlphaPose_{}" if webcam < 0 else f"AlphaPose_webcam{webcam}",
+        merge_given=True,  # its pose NMS is a step of its own, whoever found the boxes
         profile=profile,
     )
 

@@ -174,6 +174,17 @@ def predict_command(
         look=Look(draw_boxes, ids, names, trails, side_by_side, theme),
         video_format=video_format,
         profile=profile,
+        asked={
+            "--model": model,
+            "--weights": None if weights is None else str(weights),
+            "--detector": detector if boxes is None else None,
+            "--boxes": None if boxes is None else str(boxes),
+            "--score": score,
+            "--nms": nms,
+            "--classes": classes,
+            "--flip": flip,
+            "--precision": precision,
+        },
     )
 
     def open_estimator() -> Estimator:

@@ -40,8 +40,8 @@ def run_request(request: Request, open_estimator: Callable[[], Estimator], as_js
     used = opened[0] if opened else None
     if as_json:
         print_json(_report_dict(report, request, used))
-    elif report.total or report.videos:
-        typer.echo("\n".join(_summary(report, request.output, used)))
+    elif lines := _summary(report, request.output, used):
+        typer.echo("\n".join(lines))
         if request.profile:
             _print_profile(report)
     _end(report)
@@ -66,7 +66,9 @@ def _summary(report: Report, output: Path, estimator: Estimator | None) -> list[
     from posezoo.deploy.runtimes import describe
 
     network = f" ({estimator.spec.name}; {describe(estimator.runtime)})" if estimator is not None else ""
-    lines = [_video_line(row, network) for row in report.videos]
+    failed = {failure["source"] for failure in report.failed}
+    # of one that gave nothing its error says all
+    lines = [_video_line(row, network) for row in report.videos if row["frames"] or row["source"] not in failed]
     if report.total:
         people = sum(row["people"] for row in report.written)
         text = f"{_count(len(report.written), 'picture')}, {_count(people, 'person', 'people')}"

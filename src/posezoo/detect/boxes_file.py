@@ -223,11 +223,12 @@ def _check_asked(
 
 
 def _boxes(rows: list[Row], nms: float | None) -> Boxes:
-    ordered = sorted(rows, key=lambda row: -row.score)
-    scores = np.clip(np.array([row.score for row in ordered]), 0, 1)
-    boxes = Boxes(np.array([row.xyxy for row in ordered], np.float32).reshape(-1, 4), scores)
+    """As the file lists them: whoever gives boxes matches the poses to them by their places."""
+    given = np.array([row.score for row in rows])
+    boxes = Boxes(np.array([row.xyxy for row in rows], np.float32).reshape(-1, 4), np.clip(given, 0, 1))
     if nms is None or len(boxes) < 2:
         return boxes
     from posezoo.detect.network import box_nms
 
-    return boxes[np.sort(box_nms(boxes.xyxy, -np.arange(len(boxes), dtype=float), nms))]
+    ranks = np.argsort(np.argsort(-given, kind="stable"), kind="stable")  # of equal ones the first is the best
+    return boxes[np.sort(box_nms(boxes.xyxy, -ranks.astype(float), nms))]

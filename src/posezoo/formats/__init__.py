@@ -8,13 +8,16 @@ stands in `Format.keeps` and `Format.unplaced`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.formats import alphapose, cmu, coco, csv, jsonl, openpose, parquet, posezoo
+from posezoo.formats.find import Found, brief, find_files
 from posezoo.formats.places import fit, without_place
 from posezoo.formats.result import Result, ResultWriter, Settings
 from posezoo.skeletons import Skeleton, get_skeleton
@@ -88,6 +91,12 @@ def _openpose(name: str, about: str, layout: openpose.Layout, keeps: frozenset[s
     return Format(name, about, opens, reads, f"image{layout.ending}", keeps, each=True, layout=layout)
 
 
+def _read_own(files: Sequence[Path], skeleton: Skeleton | None) -> Iterator[Result]:
+    """posezoo's own files, and JSON lines among them: the same, a line each."""
+    for file in files:
+        yield from (jsonl if file.suffix.lower() == ".jsonl" else posezoo).read([file], skeleton)
+
+
 _OPENPOSE_KEEPS = _all("person scores", "boxes", "box scores")
 
 FORMATS: dict[str, Format] = {
@@ -97,7 +106,7 @@ FORMATS: dict[str, Format] = {
             "posezoo",
             "all there is: a JSON file an image, JSON lines for a video",
             posezoo.open_writer,
-            posezoo.read,
+            _read_own,
             "image.json",
             _all(),
             each=True,
@@ -165,6 +174,7 @@ def open_writer(
     per_frame: bool = False,
     resume: bool = False,
     name: Callable[[Result], str] | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> ResultWriter:
     """A writer of results, to be closed: best as the value of a `with` statement.
 
@@ -176,6 +186,7 @@ def open_writer(
         per_frame: a file for each image, where the format has one list for all.
         resume: go on with the file that is there, see `posezoo.formats.jsonl.resume`.
         name: what to call the file of a result, where each has its own; None: as its image.
+        run: what the results depend on, which JSON lines keep; `posezoo.formats.jsonl.resume` gives it back.
 
     Raises:
         PosezooError: an unknown format; one that cannot do what is asked for; the output cannot be written.
@@ -187,7 +198,7 @@ def open_writer(
     if resume and chosen.name != "jsonl":
         raise PosezooError(f"{chosen.name} files cannot be gone on with; JSON lines can: choose the format jsonl")
     target = output_path(chosen, output, per_frame)
-    return chosen.open(target, skeleton, Settings(video, per_frame, resume, name))
+    return chosen.open(target, skeleton, Settings(video, per_frame, resume, name, run))
 
 
 def output_path(format: Format, output: Path, per_frame: bool = False) -> Path:
@@ -211,29 +222,32 @@ def read_results(
 ) -> Iterator[Result]:
     """The people of each image in a results file, or in all those of a folder.
 
+    Of a folder JSON and JSON lines of posezoo are read together, and the folders in it that `posezoo predict` made for
+    the frames of a video. A warning names what is left out.
+
     Args:
         path: the file or folder.
         format: one of `FORMATS`; None: found out from what is in the file.
         skeleton: the keypoint set; None: the one that the file names, or coco17 where it names none.
 
     Raises:
-        PosezooError: there is no such file, it is of no known format, or it is wrong; the message says where.
+        PosezooError: there is no such file, it is of no known format, or it is wrong; the message says where. Or
+            the files of a folder are of several kinds, and `format` does not say which to read.
     """
-    files, chosen = find_results(Path(path), format)
-    return chosen.read(files, get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton)
+    found = find_results(Path(path), format)
+    if found.left_out:
+        warnings.warn(f"not read: {brief(found.left_out)}", stacklevel=2)
+    return get_format(found.format).read(found.files, get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton)
 
 
-def find_results(path: Path, format: str | None = None) -> tuple[list[Path], Format]:
+def find_results(path: Path, format: str | None = None) -> Found:
     """The files at `path` in order, and their format; arguments and errors as of `read_results`."""
     from posezoo.formats.guess import guess_format
 
-    suffixes = {get_format(format).suffix} if format else {known.suffix for known in FORMATS.values()}
-    if not path.is_dir():
-        if not path.exists():
-            raise PosezooError(f"no such file or folder: {path}")
-        return [path], get_format(format or guess_format(path))
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
-    if not files:
-        raise PosezooError(f"{path} has no results in it: no file that ends in {' or '.join(sorted(suffixes))}")
-    chosen = get_format(format or guess_format(files[0]))
-    return [file for file in files if file.suffix.lower() == files[0].suffix.lower()], chosen
+    own = ["posezoo", "jsonl"] if format == "posezoo" else [format] if format else FORMATS
+    suffixes = {get_format(name).suffix for name in own}
+    if path.is_dir():
+        return find_files(path, format, suffixes)
+    if not path.exists():
+        raise PosezooError(f"no such file or folder: {path}")
+    return Found([path], format or guess_format(path), [])

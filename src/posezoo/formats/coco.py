@@ -173,8 +173,20 @@ def read(files: Sequence[Path], skeleton: Skeleton | None) -> Iterator[Result]:
     A person's score is in `Result.person_scores`, and its box score too: such a list has no other.
     """
     joints = skeleton or get_skeleton(DEFAULT_SKELETON)
-    rows = chain.from_iterable(_rows(list_items(file), joints, str(file)) for file in files)
-    for key, people in group((Key(str(image_id)), person) for image_id, person in rows):
+    first: dict[NumberOrName, Path] = {}
+
+    def rows() -> Iterator[tuple[Key, Person]]:
+        for file in files:
+            for image_id, person in _rows(list_items(file), joints, str(file)):
+                # frame 0 of two videos would become one picture
+                if first.setdefault(image_id, file) is not file:
+                    raise PosezooError(
+                        f"image {image_id} is in both {first[image_id]} and {file}: such lists do not say of which "
+                        "video or run their images are, so give one file at a time"
+                    )
+                yield Key(str(image_id)), person
+
+    for key, people in group(rows()):
         yield to_result(key, people, joints, f"image {key.image}")
 
 

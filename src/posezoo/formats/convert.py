@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +28,7 @@ class Converted:
         lost: what was there beside joints that the target has no place for, of `posezoo.formats.KEPT`.
         unplaced: the joints that it has no place for.
         made: the points that were made of two joints.
+        left_out: files and folders with results beside them that were not read.
     """
 
     source: str
@@ -38,6 +40,7 @@ class Converted:
     lost: list[str]
     unplaced: list[str]
     made: list[str]
+    left_out: list[str]
 
 
 def convert_results(
@@ -62,11 +65,14 @@ def convert_results(
         PosezooError: something is wrong with what is read, or cannot be written; then no file for all is left.
     """
     get_format(to)
-    files, read = find_results(path, source)
+    found = find_results(path, source)
+    files, read = found.files, get_format(found.format)
     records = read.read(files, None if skeleton is None else get_skeleton(skeleton))
     first = next(records, None)
     joints = get_skeleton(skeleton or DEFAULT_SKELETON) if first is None else first.poses.skeleton
-    video = first is not None and first.frame is not None
+    # frames of videos may come after pictures
+    several = len({(file.parent, file.suffix.lower()) for file in files}) > 1
+    video = first is not None and (first.frame is not None or several)
     written = get_format(to, video and not per_frame)
     _check_apart(files, output_path(written, output, per_frame), written, per_frame)
     images = people = 0
@@ -83,7 +89,8 @@ def convert_results(
     (target,) = writer.close()
     lost = [what for what in KEPT if what in read.keeps - written.keeps - missing]
     unplaced, made = written.unplaced(joints), written.made(joints)
-    return Converted(read.name, written.name, joints.name, images, people, target, lost, unplaced, made)
+    left_out = [os.fspath(each) for each in found.left_out]
+    return Converted(read.name, written.name, joints.name, images, people, target, lost, unplaced, made, left_out)
 
 
 _OPTIONAL: dict[str, Callable[[Result], bool]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ def guess_format(path: Path) -> str:
         return "jsonl"
     if begin.startswith(b"["):
         return _of_list(path)
+    for name, head in _HEADS.items():
+        if head.match(begin):
+            return name
     if begin.startswith(b"{"):
         return _of_object(path)
     header = begin.partition(b"\n")[0]
@@ -38,6 +42,12 @@ def guess_format(path: Path) -> str:
     raise PosezooError(f"{path} is {'empty' if not begin else 'no results file of a known kind'}{_EXPECTED}")
 
 
+# what most begin with, so that a folder of many is not parsed twice
+_HEADS = {
+    "posezoo": re.compile(rb'\{\s*"format"\s*:\s*"posezoo/'),
+    "openpose": re.compile(rb'\{\s*"version"\s*:\s*[0-9.]+\s*,\s*"people"\s*:'),
+    "cmu": re.compile(rb'\{\s*"version"\s*:\s*[0-9.]+\s*,\s*"bodies"\s*:'),
+}
 _EXPECTED = (
     "; expected results of posezoo, COCO, AlphaPose, OpenPose or CMU as JSON, or a table of people as CSV or Parquet"
 )

@@ -4,13 +4,14 @@
     {"format": "posezoo/1", "image": "street.mp4", "frame": 1, "time": 0.04, ..., "people": [...]}
 
 Lines are written as they come and whole, so that other tools can follow the file while it grows, and a process that was
-killed leaves all that it did. `resume` says where to go on.
+killed leaves all that it did. `resume` says where to go on. The first line may have a `run`: the settings that all were
+made with, for a run that goes on to be compared with; readers of results pass over it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from posezoo.errors import PosezooError
 from posezoo.files import make_folder
-from posezoo.formats.posezoo import from_table, to_table
+from posezoo.formats.posezoo import RUN, from_table, to_table
 from posezoo.formats.result import Result, ResultWriter, Settings, check_skeleton
 from posezoo.formats.values import json_line, parse_json
 from posezoo.formats.writers import Blocks
@@ -29,24 +30,27 @@ BEGIN = b'{"format":"posezoo/'  # but for spaces
 
 def open_writer(output: Path, skeleton: Skeleton, settings: Settings) -> ResultWriter:
     """The writer of one file, at its end where `settings.resume` says so."""
-    return JsonLines(output, skeleton, append=settings.resume)
+    return JsonLines(output, skeleton, settings.resume, settings.run)
 
 
 class JsonLines(ResultWriter):
     """A line for each result, on the disk as soon as it is added."""
 
-    def __init__(self, path: Path, skeleton: Skeleton, append: bool = False) -> None:
+    def __init__(
+        self, path: Path, skeleton: Skeleton, append: bool = False, run: Mapping[str, Any] | None = None
+    ) -> None:
         """Begin the file anew, or go on with the one that is there.
 
         Args:
             path: the file.
             skeleton: of every result.
             append: go on, after the last whole line.
+            run: what a file that begins says of the settings of all its lines.
 
         Raises:
             PosezooError: it cannot be written, or goes on with a file of another skeleton or of another kind.
         """
-        self._path, self._skeleton, self._append = path, skeleton, append
+        self._path, self._skeleton, self._append, self._run = path, skeleton, append, run
         own = None if skeleton.name in list_skeletons() else skeleton
         if append and (last := resume(path, own).last) is not None:
             check_skeleton(last, skeleton)
@@ -59,7 +63,8 @@ class JsonLines(ResultWriter):
     def add(self, record: Result) -> None:
         """Write the line of a result."""
         check_skeleton(record, self._skeleton)
-        self._blocks.write(json_line(to_table(record)) + "\n")
+        first = {} if self._run is None or self._blocks.size else {RUN: dict(self._run)}
+        self._blocks.write(json_line({**to_table(record), **first}) + "\n")
 
     def close(self) -> list[Path]:
         """Close the file."""
@@ -83,12 +88,14 @@ class Resumed:
         last: the result in the last of them; its `frame` is the last frame done.
         images: the pictures done, as they are named in the file; frames of videos are not among them.
         next_track_id: above every track id in the file, so that a tracker that begins there gives none again.
+        run: the settings that the first line says; None where it says none.
     """
 
     lines: int = 0
     last: Result | None = None
     images: frozenset[str] = frozenset()
     next_track_id: int = 0
+    run: Mapping[str, Any] | None = None
 
 
 def resume(path: Path, skeleton: Skeleton | None = None) -> Resumed:
@@ -104,9 +111,10 @@ def resume(path: Path, skeleton: Skeleton | None = None) -> Resumed:
     if not path.exists():
         return Resumed()
     lines, whole, last, track_id = 0, 0, None, -1
-    images = set()
+    images, run = set(), None
     for whole, table, where in _lines(path, ended=True):  # noqa: B007
         last = from_table(table, where, skeleton)
+        run = table.get(RUN) if lines == 0 else run
         lines += 1
         if last.frame is None:
             images.add(last.image)
@@ -117,7 +125,7 @@ def resume(path: Path, skeleton: Skeleton | None = None) -> Resumed:
             file.truncate(whole)
     except OSError as err:
         raise PosezooError(f"cannot write {path}: {err.strerror or err}") from None
-    return Resumed(lines, last, frozenset(images), track_id + 1)
+    return Resumed(lines, last, frozenset(images), track_id + 1, run)
 
 
 def read(files: Sequence[Path], skeleton: Skeleton | None) -> Iterator[Result]:

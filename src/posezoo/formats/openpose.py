@@ -8,6 +8,7 @@ The body is OpenPose's COCO body of 18 points ("openpose") or its BODY_25 ("open
 are there where the skeleton has them, else these lists are empty, as OpenPose leaves them. Its two pupils stay 0, 0, 0,
 as does every point that the skeleton lacks. `person_id` is the track id, -1 where nothing was tracked. "posezoo" is for
 what OpenPose has no place for; its readers pass over it. `made` names the points that were made of two joints.
+`tracked` is there where people were: -1 then is one who has no id yet, as it is wherever another person has one.
 
 CMU's older form differs by its names and has the body of 18 points only, see `posezoo.formats.cmu`.
 """
@@ -34,12 +35,12 @@ from posezoo.formats.result import (
     to_result,
     unplaced,
 )
-from posezoo.formats.values import json_line, numbers, parse_json, rounded_xys, whole
+from posezoo.formats.values import json_line, numbers, optional, parse_json, rounded_xys, whole
 from posezoo.formats.writers import FileEach
 from posezoo.skeletons import Skeleton, get_skeleton
 
 VERSION = 0.1
-OWN = "posezoo"
+OWN, TRACKED = "posezoo", "tracked"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def _own(record: Result, layout: Layout) -> dict[str, Any]:
     skeleton = record.poses.skeleton
     made = [point for places in layout.parts.values() for point in fit(places, skeleton).made]
     known = {name: value for name, value in record.key().items() if value is not None}
-    return {"skeleton": skeleton.name, "made": made, **known}
+    tracked = {TRACKED: True} if layout.person_id and record.poses.track_ids is not None else {}
+    return {"skeleton": skeleton.name, "made": made, **known, **tracked}
 
 
 def read(layout: Layout, files: Sequence[Path], skeleton: Skeleton | None) -> Iterator[Result]:
@@ -136,6 +138,8 @@ def from_file(layout: Layout, file: Path, skeleton: Skeleton | None = None) -> R
     joints = skeleton or get_skeleton(str(own.get("skeleton", DEFAULT_SKELETON)))
     key = read_key(own, f"{where}, '{OWN}'", file.stem.removesuffix("_keypoints"))
     people = [_person(layout, person, joints, f"{where}, person {row}") for row, person in enumerate(rows)]
+    if own.get(TRACKED) is not True and all(person.track_id in (None, -1) for person in people):
+        people = [person._replace(track_id=None) for person in people]
     return to_result(key, people, joints, where)
 
 
@@ -166,4 +170,4 @@ def _joints(flat: list[float], places: tuple[str, ...], skeleton: Skeleton) -> X
 def _track_id(value: Any, where: str) -> int | None:
     if isinstance(value, list) and len(value) < 2:
         value = value[0] if value else None
-    return None if value in (None, -1) else whole(value, where)
+    return optional(whole, value, where)

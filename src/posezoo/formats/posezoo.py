@@ -34,6 +34,7 @@ VERSION = "posezoo/1"
 
 _KEYS = ("format", "image", "width", "height", "skeleton", "joints", "people")
 _FRAME_KEYS = ("frame", "time")
+RUN = "run"  # of the first line of a video: what made it, see `posezoo.formats.jsonl`
 _PERSON_KEYS = ("box", "box_score", "score", "keypoints", "track_id")
 
 
@@ -123,7 +124,9 @@ def from_table(table: Any, where: str, skeleton: Skeleton | None = None) -> Resu
     if not isinstance(table, dict) or table.get("format") != VERSION:
         found = repr(table.get("format")) if isinstance(table, dict) else f"a {type(table).__name__}"
         raise PosezooError(f"{where} is not in the posezoo format: 'format' is {found}, expected '{VERSION}'")
-    _check_keys(table, (*_KEYS, *_FRAME_KEYS), _KEYS, where)
+    _check_keys(table, (*_KEYS, *_FRAME_KEYS, RUN), _KEYS, where)
+    if not isinstance(table.get(RUN, {}), dict):
+        raise PosezooError(f"{where}: '{RUN}' is {table[RUN]!r}, expected an object")
     key = read_key(table, where)
     skeleton = get_skeleton(str(table["skeleton"])) if skeleton is None else skeleton
     order = _order(table["joints"], skeleton, where)

@@ -185,12 +185,14 @@ class Settings:
         per_frame: a file for each picture or frame where the format has one list for all.
         resume: go on with the file that is there.
         name: what to call the file of a result, without suffix; None: as its picture, with the frame's number.
+        run: what the results depend on, for a run that goes on; of formats of lines.
     """
 
     video: bool = False
     per_frame: bool = False
     resume: bool = False
     name: Callable[[Result], str] | None = None
+    run: Mapping[str, Any] | None = None
 
 
 class ResultWriter(Protocol):

@@ -251,17 +251,22 @@ class ImageIds:
         self._video, self._names = video, names
         self._taken: set[NumberOrName] = set()
         self._images: set[str] = set()
+        self._frames = False
 
     def __call__(self, record: Result) -> NumberOrName:
         """The first name that is free.
 
         Raises:
-            PosezooError: a picture comes twice, or the frames are of two videos.
+            PosezooError: a picture comes twice, or frames are not those of one video alone.
         """
-        if self._video and record.frame is not None:
+        if self._video and (record.frame is not None or self._frames):
+            self._frames = True
             self._images.add(record.image)
-            if len(self._images) > 1:
-                raise PosezooError(f"frames of {' and '.join(sorted(self._images))}: this format holds one video")
+            if len(self._images) > 1 or record.frame is None:
+                raise PosezooError(
+                    f"frames of {' and '.join(sorted(self._images)[:3])}: this format holds one video; "
+                    "jsonl, csv and parquet hold any number, and pictures too"
+                )
             return record.frame
         if record.image in self._images:
             raise PosezooError(f"image {record.image} is listed twice, and this format tells images apart by name")

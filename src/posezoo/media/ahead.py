@@ -79,6 +79,9 @@ class Ahead(Generic[Item, Result]):
 
     def stop(self) -> Iterator[Result]:
         """Drop the work that has not begun, wait for that which has, and give what was done but not handed out."""
+        # from the end: dropped from the front, a thread would meanwhile begin a later one, and leave a hole before it
+        for _, future in reversed(self._queue):
+            future.cancel()
         self._pool.shutdown(cancel_futures=True)
         while self._queue:
             _, future = self._queue.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 from posezoo.errors import PosezooError
@@ -11,6 +12,7 @@ from posezoo.media.headers import _JPEG_NEXT_MARKER
 
 MAX_BYTES = 256_000_000
 _CHUNK = 1 << 18
+_VIDEO = re.compile(rb"....ftyp(?!hei|hev|mif|msf|avi)|RIFF....AVI |\x1a\x45\xdf\xa3", re.DOTALL)  # but HEIC and AVIF
 _START = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n")
 
 
@@ -30,6 +32,7 @@ class PictureSplitter:
         self._stream, self._data = stream, bytearray()
 
     def __iter__(self) -> Iterator[bytes]:
+        self._check_no_video()
         while True:
             try:
                 self._find_start()
@@ -50,6 +53,16 @@ class PictureSplitter:
             if not chunk:
                 raise _EndOfData
             self._data += chunk
+
+    def _check_no_video(self) -> None:
+        """A video's bytes are told now: what looks like a picture somewhere in them is none."""
+        with suppress(_EndOfData):
+            self._need(12)
+        if _VIDEO.match(self._data):
+            raise PosezooError(
+                "stdin is a video, and - takes pictures one after another: "
+                "ffmpeg -i clip.mp4 -f image2pipe -c:v mjpeg - | posezoo predict -"
+            )
 
     def _find_start(self) -> None:
         """Drop what comes before the next picture."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from posezoo.detect.boxes_file import BoxesFile
@@ -12,6 +12,7 @@ from posezoo.errors import PosezooError
 from posezoo.formats import jsonl
 from posezoo.media.ahead import Ahead, one_opencv_thread
 from posezoo.media.sources import LIVE, Frame, Source
+from posezoo.predict.again import check_same, run_settings
 from posezoo.predict.follow import Follow, Keep
 from posezoo.predict.record import Drawn, Recorder, results_path
 from posezoo.predict.report import Report
@@ -51,7 +52,8 @@ def predict_frames(
         PosezooError: the results file cannot be begun, or gone on with; or the boxes are those of another video.
     """
     watch, began = report.profile, time.perf_counter()
-    before = _done_before(request, source, name)
+    settings = run_settings(request)
+    before = _done_before(request, source, name, settings)
     goes_on_at = None if before is None or before.last is None else (before.last.frame or 0) + 1
     _check_boxes(estimator, source)
     _forget(estimator)
@@ -64,7 +66,7 @@ def predict_frames(
             kept = keep(poses)
             yield frame, kept if follow is None else follow(kept, frame.image_rgb, frame.time_s)
 
-    recorder = Recorder(request, name, estimator.skeleton, source.fps, watch, goes_on_at)
+    recorder = Recorder(request, name, estimator.skeleton, source.fps, watch, goes_on_at, settings)
     with recorder, one_opencv_thread(), read_frames(source, after=(goes_on_at or 0) - 1, watch=watch) as feed:
         found = followed(estimate_frames(estimator, source, feed, watch))
         with (
@@ -100,13 +102,16 @@ def _run(
         report.fail(source.name, err)
 
 
-def _done_before(request: Request, source: Source, name: str) -> jsonl.Resumed | None:
+def _done_before(request: Request, source: Source, name: str, settings: Mapping[str, Any]) -> jsonl.Resumed | None:
     """What an earlier run left, where it is to be gone on with."""
     if not request.resume:
         return None
     if source.kind == LIVE:
         raise PosezooError(f"{source.name} cannot be gone on with: what it showed is over; run it without --resume")
-    return jsonl.resume(results_path(request, name))
+    file = results_path(request, name)
+    before = jsonl.resume(file)
+    check_same(before.run, settings, file)
+    return before
 
 
 def _check_boxes(estimator: Estimator, source: Source) -> None:

@@ -13,22 +13,26 @@ from posezoo.files import make_folder
 
 
 def output_names(paths: Sequence[Path], others: Collection[str] = ()) -> dict[Path, str]:
-    """A name for the results of each picture: its stem; where several share one, the later get -2, -3, ...
+    """A name for the results of each picture: its stem; its file name, where pictures of other suffixes share that.
 
-    Case does not tell names apart, since it does not on every file system.
+    Where several still share one, or a video has it, the later get -2, -3, ... Case does not tell names apart, since it
+    does not on every file system.
 
     Args:
         paths: of the pictures.
         others: names in lower case that are taken already.
     """
-    stems = {path.stem.lower() for path in paths}
+    suffixes: dict[str, set[str]] = {}
+    for path in paths:
+        suffixes.setdefault(path.stem.lower(), set()).add(path.suffix.lower())
     names: dict[Path, str] = {}
     taken = set(others)
     for path in paths:
-        name, number = path.stem, 1
-        while name.lower() in taken or (number > 1 and name.lower() in stems):
+        own = path.stem if len(suffixes[path.stem.lower()]) == 1 else path.name
+        name, number = own, 1
+        while name.lower() in taken or (name != path.stem and name.lower() in suffixes):
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{own}-{number}"
         taken.add(name.lower())
         names[path] = name
     return names

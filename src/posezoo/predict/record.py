@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,7 @@ class Recorder:
         fps: float | None,
         watch: Watch,
         goes_on_at: int | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the results file.
 
@@ -64,6 +66,7 @@ class Recorder:
             watch: is told of the steps "draw", "write results" and "write images".
             goes_on_at: the frame at which a resumed run goes on; None: it begins anew. A video file has an end that
                 nothing can be added to, so that the annotated video of the rest is a file of its own.
+            settings: what the results depend on, see `posezoo.predict.again`.
 
         Raises:
             PosezooError: the results cannot be written, or gone on with.
@@ -77,12 +80,19 @@ class Recorder:
         self._request, self._watch = request, watch
         self._fps = (fps or request.fps or FPS) / request.every
         part = "" if goes_on_at is None else f"-from{goes_on_at}"
-        self._video_path = request.output / f"{name}{part}.{request.video_format}"
+        shown = request.video_name.replace("{}", name)
+        self._video_path = request.output / f"{shown}{part}.{request.video_format}"
         self._draws = request.write_videos or request.frame_pictures
         self._video: VideoWriter | None = None
         resume = goes_on_at is not None
         self._writer = open_writer(
-            request.format, self.results, skeleton, video=True, per_frame=request.per_frame, resume=resume
+            request.format,
+            self.results,
+            skeleton,
+            video=True,
+            per_frame=request.per_frame,
+            resume=resume,
+            run=settings,
         )
         self._resumed = resume
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,9 @@ class Request:
         videos: write the annotated video of a video; None: as `pictures` says.
         frame_pictures: write each frame of a video as an annotated picture, called by its number.
         pictures_folder: where annotated pictures go, within `output`.
+        video_name: what the annotated video is called, without suffix; {} stands for the name of its source.
+        merge_given: leave out poses that repeat a better one where the boxes are given too; else each box has its pose.
+        asked: what decides how the estimator sees, by the option that says so: `resume` goes on only with the same.
         profile: watch each step of the estimator too.
     """
 
@@ -88,6 +91,9 @@ class Request:
     videos: bool | None = None
     frame_pictures: bool = False
     pictures_folder: str = ""
+    video_name: str = "{}"
+    merge_given: bool = False
+    asked: Mapping[str, str | float | bool | None] = field(default_factory=dict)
     profile: bool = False
 
     def __post_init__(self) -> None:

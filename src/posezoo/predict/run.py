@@ -121,6 +121,8 @@ class _Opened:
     def __call__(self) -> Estimator:
         if self._estimator is None:
             self._estimator = self._open()
+            if self._request.merge_given:
+                self._estimator.merge = True
             if self._request.profile:
                 self._restore = watch_estimator(self._estimator, self._report.profile)
         return self._estimator
