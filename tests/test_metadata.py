@@ -13,10 +13,11 @@ import pytest
 pytest.importorskip("onnx")
 
 from posezoo import Estimator, get_entry, list_models
-from posezoo.deploy.metadata import LONGEST_SIDE, check_values, parse_metadata, weights_metadata
+from posezoo.deploy.metadata import LONGEST_SIDE, check_values, metadata_of, parse_metadata, weights_metadata
 from posezoo.detect import get_detector
 from posezoo.errors import PosezooError
 from posezoo.estimator import NetworkSpec
+from posezoo.zoo.owner import facts_with
 from tiny_networks import METADATA, detector_network, picture, pose_network
 
 HUGE = 10**400  # JSON holds it, and no float does
@@ -222,3 +223,12 @@ def test_boxes_of_a_stream_that_are_none(estimator: Estimator, given: Any) -> No
 def test_counts_that_are_none(estimator: Estimator, name: str, value: Any, tmp_path: Path) -> None:
     with pytest.raises(PosezooError, match=rf"{name} must be .*, but is '?{value}'?"):
         Estimator(pose_network(tmp_path / "a.onnx"), detector="whole", **{name: value})
+
+
+def test_a_file_states_the_licence_of_weights_that_are_known() -> None:
+    entry = get_entry("res50_coco_256x192")
+    spec = NetworkSpec.of(facts_with(entry, None))
+    for weights in (None, entry.weights[0].file):
+        assert metadata_of(spec, entry, weights=weights)["licence"] == dict(entry.licence)
+    for weights in ("random", "mine.pth"):
+        assert metadata_of(spec, entry, weights=weights)["licence"] == {"code": entry.licence["code"]}

@@ -55,11 +55,17 @@ def metadata_of(spec: NetworkSpec, entry: Entry | None = None, precision: str = 
         "input": spec.input,
         "output": spec.output,
         "precision": precision,
-        "licence": dict(entry.licence) if entry else None,
+        "licence": _licence(entry, more.get("weights")) if entry else None,
         "made_by": f"posezoo {__version__}",
         **more,
     }
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _licence(entry: Entry, weights: str | None) -> dict[str, str]:
+    """That of the entry; of weights that are not its own, posezoo knows none."""
+    own = weights is None or weights in {each.file for each in entry.weights}
+    return {what: name for what, name in entry.licence.items() if own or what == "code"}
 
 
 def parse_metadata(text: str, file: str | os.PathLike[str]) -> dict[str, Any]:
