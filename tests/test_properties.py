@@ -376,6 +376,8 @@ def test_ids_are_one_persons_and_never_given_again(seed, gaps, reset_at):
         if frame == reset_at:
             tracker.reset()
             over |= set(seen)
+        if gap is None and frame in (0, reset_at):  # without a time to begin with, none that follows tells how long ago
+            gap = 0.04
         now += 0.04 if gap is None else gap
         before, passed = passed, passed + max(0.04 if gap is None else gap, 0.0)
         centers = np.where(rng.random((6, 1)) < 0.1, rng.uniform(0, 900, (6, 2)), centers + rng.normal(0, 5, (6, 2)))
