@@ -227,7 +227,7 @@ def test_another_runs_folder_is_refused(here: Path, settings: Settings) -> None:
         run(["in"], replace(settings, model=str(other), flip=True))
     told = str(caught.value)
     assert "of another run" in told and "model was " in told and "other.onnx" in told
-    assert "flip was False, now True" in told and "detector" not in told
+    assert "flip was off, now on" in told and "detector" not in told
     with pytest.raises(PosezooError, match=r"sources was .*/in, now .*/in/p0.png"):
         run(["in/p0.png"], settings)
     own = Path(settings.model).read_bytes()

@@ -24,7 +24,6 @@ from posezoo.evaluate.run import processes_of_environment, run_evaluation
 from posezoo.media.images import write_image
 from posezoo.skeletons import get_skeleton
 from posezoo.types import Poses
-from posezoo.zoo import Score
 
 BODY = np.random.default_rng(0).uniform(0.1, 0.9, (17, 2))  # joints as shares of a box
 SAMPLES = {
@@ -349,54 +348,6 @@ def test_what_cannot_be_run_says_why(dataset, tmp_path):
         run(Oracle(lambda name, boxes: (np.full((len(boxes), 17, 2), np.nan), np.ones((len(boxes), 17)))), dataset)
     with pytest.raises(PosezooError, match="unknown model 'resnet99'"):
         run("resnet99", dataset)
-
-
-def test_claims_stand_beside_and_never_among_what_was_measured():
-    report = Report(
-        model="m",
-        dataset="crowdpose",
-        protocol="how",
-        settings={},
-        metrics={"AP": 0.5, "AR": 0.61, "APE": -1.0, "APMedium": 0.25, "AP50": 0.75},
-        claimed=[
-            Score("crowdpose", {"AP": 63.7, "AP50": 80.8}, "boxes of YOLOv3", flip=True),
-            Score("crowdpose", {"APE": 0.739}, "another", unit="fraction"),
-        ],
-        counts={"images": 2, "people": 3},
-    )
-    columns, rows, notes = report.table()
-    assert columns == ["crowdpose, percent", "measured", "claimed [1]", "claimed [2]"]
-    assert rows == [
-        ["AP", "50.00", "63.70", ""],
-        ["AP50", "75.00", "80.80", ""],
-        ["APE", "-", "", "73.90"],
-        ["APMedium", "25.00", "", ""],
-        ["AR", "61.00", "", ""],
-    ]
-    assert notes == ["measured: how", "[1] claimed: boxes of YOLOv3, with flip", "[2] claimed: another"]
-    assert report.text().splitlines()[2].split() == ["AP", "50.00", "63.70"]
-    bare = replace(report, claimed=(), dataset="mpii", metrics={"Mean": 88.5, "EPE": 12.0})
-    assert bare.table()[1] == [["Mean", "88.50"], ["EPE", "12.00 px"]]
-
-
-def test_a_table_has_each_figure_once_and_a_dash_for_nobody():
-    parts = {f"{part}/{name}": value for part in ("body", "wholebody") for name, value in (("AP", 0.5), ("APM", -1.0))}
-    whole = Report(
-        model="m",
-        dataset="wholebody133",
-        protocol="how",
-        settings={},
-        metrics={**parts, "AP": 0.5, "APM": -1.0},
-        claimed=[Score("wholebody133", {"AP": 55.4}, "its page")],
-    )
-    assert whole.table()[1] == [
-        ["body/AP", "50.00", ""],
-        ["wholebody/AP", "50.00", "55.40"],
-        ["body/APM", "-", ""],
-        ["wholebody/APM", "-", ""],
-    ]
-    assert whole.to_dict()["metrics"]["APM"] == -1
-    assert whole.to_dict()["metrics"]["AP"] == 0.5
 
 
 def test_the_result_of_another_run_is_not_replaced(dataset):

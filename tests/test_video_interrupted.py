@@ -45,7 +45,7 @@ def test_a_camera_never_waits_for_a_batch(tmp_path: Path, monkeypatch: pytest.Mo
     file, behind = tmp_path / "out" / "webcam-0.jsonl", []
 
     def asked(index: int) -> None:
-        time.sleep(0.01)
+        time.sleep(0.03)  # drawing and writing a frame takes less, also on a busy machine
         behind.append(index - (file.read_bytes().count(b"\n") if file.exists() else 0))
 
     use(monkeypatch, Frames("webcam:0", LIVE, 30, ask=asked))
@@ -129,7 +129,7 @@ def test_ctrl_c_keeps_a_valid_file_of_every_kind(tmp_path: Path, format: str) ->
         ({"asked": {"--model": "b.onnx", "--flip": False}}, "--model was a.onnx, now b.onnx"),
         ({"asked": {"--model": "a.onnx", "--flip": True}, "every": 2}, "--flip was off, now on; --every was 3, now 2"),
         ({"track": None}, "--track was on, now off"),
-        ({"track": "flow"}, "--track was on, now by --flow"),
+        ({"track": "flow"}, "--flow was off, now on"),
         ({"min_score": 0.5}, "--min-score was not given, now 0.5"),
     ],
 )

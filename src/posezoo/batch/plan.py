@@ -9,11 +9,10 @@ goes on adds parts for files that are new in its sources.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from posezoo.batch.parts import Counts, read_counts, sweep
 from posezoo.batch.sources import PICTURE, Item, find_items
 from posezoo.errors import PosezooError, require
 from posezoo.files import atomic_path, make_folder, write_atomic
+from posezoo.identity import check_same_run, digest_of
 
 RUN, PLAN, LOCK = "run.json", "plan.parquet", ".lock"
 FORMAT = 1
@@ -74,26 +74,13 @@ class Settings:
         """For run.json: of a file, what is in it counts too."""
         found = asdict(self)
         for name, path in self._files().items():
-            found[name] = f"{os.path.abspath(path)} (sha256 {_sha256(Path(path))})"
+            digest = digest_of(Path(path), "*")  # of a folder of boxes its own files
+            found[name] = f"{os.path.abspath(path)} (sha256 {digest[:16]})"
         return found
 
     def _files(self) -> dict[str, str]:
         named = {"model": self.model, "weights": self.weights, "detector": self.detector}
         return {name: value for name, value in named.items() if value is not None and os.path.exists(value)}
-
-
-def _sha256(path: Path) -> str:
-    """The first 16 digits; of a folder, of the files right in it."""
-    digest = hashlib.sha256()
-    try:
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if file.is_file():
-                with file.open("rb") as stream:
-                    while block := stream.read(1 << 20):
-                        digest.update(block)
-    except OSError as err:
-        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -166,12 +153,14 @@ def make_plan(
         PosezooError: sources with nothing in them, or a folder that is of another run, or of none.
     """
     folder = os.getcwd()
-    said = {"format": FORMAT, "settings": settings.said(), "sources": [_absolute(source) for source in sources]}
+    said: dict[str, Any] = {"format": FORMAT, "settings": settings.said(), "sources": [_absolute(source) for source in sources]}
     earlier = _read_run(output)
     if earlier is None:
         parts: list[Part] = []
     else:
-        _check_same(earlier, said, output)
+        before = {**earlier.get("settings", {}), "sources": earlier.get("sources")}
+        now = {**said["settings"], "sources": said["sources"]}
+        check_same_run(before, now, output, "Give the same, or another folder with -o")
         folder, parts = str(earlier["folder"]), read_plan(output / PLAN)
     found = find_items(sources, leave_out=output)
     known = {_key(item, folder) for part in parts for item in part.items}
@@ -231,24 +220,6 @@ def _read_run(output: Path) -> dict[str, Any] | None:
     if others:
         raise PosezooError(f"the output folder {output} has other files in it ({others[0]}): choose another with -o")
     return None
-
-
-def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], output: Path) -> None:
-    before = {**earlier.get("settings", {}), "sources": earlier.get("sources")}
-    after = {**now["settings"], "sources": now["sources"]}
-    differ = [
-        f"{name} was {_shown(before.get(name))}, now {_shown(value)}"
-        for name, value in after.items()
-        if before.get(name) != value
-    ]
-    if differ:
-        raise PosezooError(f"{output} is of another run: {'; '.join(differ)}. Give the same, or another folder with -o")
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "not given"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def write_plan(path: Path, parts: Sequence[Part]) -> None:

@@ -67,8 +67,7 @@ def quantize_command(
     judged = labelled
     if annotations is not None:
         judged = Labelled(dataset or "coco", annotations, tuple(images or [calibration]))
-    if judged is not None:
-        tasks_of(judged)  # what is wrong with it is said now, not after the work
+        tasks_of(judged)  # what is wrong with it is said now; people to calibrate with are read before the work anyway
     if max_drop is not None and judged is None:
         raise PosezooError("--max-drop needs labelled people: give --annotations FILE and --images DIR")
     network = prepare(model, weights, random)

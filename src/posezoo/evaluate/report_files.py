@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -18,6 +17,7 @@ from posezoo.errors import PosezooError
 from posezoo.evaluate.predictions import read_predictions
 from posezoo.evaluate.report import Report
 from posezoo.files import write_atomic
+from posezoo.identity import digest_of
 
 FILES = {"predictions": "predictions.json", "report": "report.json", "table": "report.txt"}
 _HOW = ("processes", "version")  # what may differ between two runs that tell of the same thing
@@ -149,15 +149,8 @@ def stamp(what: Any) -> str:
     """Something that changes with the contents of a file, or of the JSON files in a folder; "" for what is neither."""
     if not isinstance(what, str | os.PathLike):
         return ""
-    path, digest = Path(what), hashlib.sha256()
-    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        try:
-            with file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
-        except OSError as err:
-            raise PosezooError(f"cannot read {file}: {err.strerror or err}") from None
-    return f"{path} {digest.hexdigest()[:16]}"
+    path = Path(what)
+    return f"{path} {digest_of(path, '*.json')[:16]}"
 
 
 def _told(key: str, earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

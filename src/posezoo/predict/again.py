@@ -10,11 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from posezoo.errors import PosezooError
+from posezoo.identity import check_same_run, hash_of
 from posezoo.predict.request import Request
-from posezoo.zoo.store import hash_of
 
-_SAID = ("start", "every", "track", "smooth", "fps", "min_score", "min_box_area")  # fields of `Request`
+_SAID = ("start", "every", "smooth", "fps", "min_score", "min_box_area")  # fields of `Request`
 
 
 def run_settings(request: Request) -> dict[str, Any]:
@@ -23,7 +22,8 @@ def run_settings(request: Request) -> dict[str, Any]:
     Raises:
         PosezooError: a file cannot be read.
     """
-    own = {f"--{name.replace('_', '-')}": getattr(request, name) for name in _SAID}
+    own: dict[str, Any] = {f"--{name.replace('_', '-')}": getattr(request, name) for name in _SAID}
+    own |= {"--track": request.track is not None, "--flow": request.track == "flow"}
     return {option: _said(value) for option, value in {**request.asked, **own}.items()}
 
 
@@ -36,7 +36,7 @@ def _said(value: Any) -> Any:
 
 @lru_cache(maxsize=16)  # weights are large, and every video of a run asks
 def _sha256(file: Path, size: int, changed: int) -> str:
-    return hash_of(file, "sha256")
+    return hash_of(file)
 
 
 def check_same(before: Mapping[str, Any] | None, now: Mapping[str, Any], file: Path) -> None:
@@ -45,21 +45,6 @@ def check_same(before: Mapping[str, Any] | None, now: Mapping[str, Any], file: P
     Raises:
         PosezooError: it had others; the line names them.
     """
-    differ = [
-        f"{option} was {_shown(option, value)}, now {_shown(option, now[option])}"
-        for option, value in (before or {}).items()
-        if option in now and now[option] != value
-    ]
-    if differ:
-        raise PosezooError(
-            f"{file} is of another run: {'; '.join(differ)}. Give the same, or another folder with -o, "
-            "or begin anew without --resume"
-        )
-
-
-def _shown(option: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if option == "--track":
-        return {"boxes": "on", "flow": "by --flow"}.get(str(value), "off")
-    return "not given" if value is None else str(value)
+    said = before or {}
+    mend = "Give the same, or another folder with -o, or begin anew without --resume"
+    check_same_run(said, {option: value for option, value in now.items() if option in said}, file, mend)

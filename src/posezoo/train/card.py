@@ -21,13 +21,13 @@ from posezoo.bench.machine import own_command
 from posezoo.data.catalog import find, get_dataset
 from posezoo.data.coco_style import People
 from posezoo.files import write_atomic
+from posezoo.identity import digest_of, hash_of
 from posezoo.media.images import write_image
 from posezoo.train.checkpoint import BEST, RECIPE, facts_of, weights_file
 from posezoo.train.curves import Panel, draw, smooth
 from posezoo.train.log import NOBODY, Row, duration, read_log
 from posezoo.train.recipe import Recipe, Source
 from posezoo.zoo import get_entry
-from posezoo.zoo.store import hash_of
 from posezoo.zoo.table import score_line
 
 CARD, CURVES = "card.md", "curves.png"
@@ -163,17 +163,7 @@ def _files(source: Source, root: Path) -> tuple[str, str, str]:
         path = next((found.annotations for found in splits if found.split == source.split), None)
     if path is None:
         return name, "", ""
-    return name, str(path), _digest(path)
-
-
-def _digest(path: Path) -> str:
-    if not path.is_dir():
-        return hash_of(path, "sha256")
-    import hashlib
-
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    each = "".join(f"{file.relative_to(path)} {hash_of(file, 'sha256')}\n" for file in files)
-    return hashlib.sha256(each.encode()).hexdigest()
+    return name, str(path), digest_of(path)
 
 
 def _run(rows: Sequence[Row], recipe: Recipe, story: Mapping[str, Any]) -> list[list[str]]:
@@ -197,8 +187,8 @@ def _run(rows: Sequence[Row], recipe: Recipe, story: Mapping[str, Any]) -> list[
         ["machine", f"{platform.platform()}, {os.cpu_count()} CPUs, {recipe.run.workers} loader processes"],
         ["versions", ", ".join([f"posezoo {__version__}", f"Python {platform.python_version()}", *_versions()])],
         ["seed", str(recipe.run.seed)],
-        [BEST, f"sha256 {hash_of(recipe.run.folder / BEST, 'sha256')}"],
-        ["recipe.json", f"sha256 {hash_of(recipe.run.folder / RECIPE, 'sha256')}"],
+        [BEST, f"sha256 {hash_of(recipe.run.folder / BEST)}"],
+        ["recipe.json", f"sha256 {hash_of(recipe.run.folder / RECIPE)}"],
     ]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from posezoo.errors import PosezooError
+from posezoo.identity import hash_of
 from posezoo.zoo import get_entry, list_models
 from posezoo.zoo.entry import Entry
-from posezoo.zoo.store import hash_of
 
 
 def entry_of(name: str, weights: str | os.PathLike[str] | None = None) -> Entry:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from posezoo.errors import PosezooError
+from posezoo.identity import hash_of
 from posezoo.zoo.entry import Entry, Weights
 from posezoo.zoo.kinds import kind_of
 
@@ -87,19 +87,3 @@ def find_fault(path: Path, weights: Weights) -> str | None:
         if not found.startswith(digest):
             return f"its {algorithm} begins {found[:8]}, expected {digest[:8]}"
     return None
-
-
-def hash_of(path: Path, algorithm: str) -> str:
-    """Hex digest of a file, read in pieces.
-
-    Raises:
-        PosezooError: it cannot be read.
-    """
-    digest = hashlib.new(algorithm)
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError as err:
-        raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
-    return digest.hexdigest()

@@ -14,8 +14,8 @@ from torch import Tensor
 from posezoo import __version__
 from posezoo.errors import PosezooError, require, unknown_name
 from posezoo.files import atomic_path
+from posezoo.identity import hash_of
 from posezoo.models.build import outline
-from posezoo.zoo.store import hash_of
 from posezoo.zoo.weights.layout import KeyMap
 from posezoo.zoo.weights.load import (
     LAYOUTS,
@@ -197,7 +197,7 @@ def _facts(source: Path, fits: Sequence[tuple[str, int]], entry: Entry | None) -
             **{f"licence_{part}": licence for part, licence in entry.licence.items()},
         }
         facts = {key: value for key, value in facts.items() if value}
-    origin = {"source_file": source.name, "source_sha256": hash_of(source, "sha256"), "posezoo_version": __version__}
+    origin = {"source_file": source.name, "source_sha256": hash_of(source), "posezoo_version": __version__}
     return {**facts, **origin}
 
 
