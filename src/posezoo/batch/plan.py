@@ -153,7 +153,11 @@ def make_plan(
         PosezooError: sources with nothing in them, or a folder that is of another run, or of none.
     """
     folder = os.getcwd()
-    said: dict[str, Any] = {"format": FORMAT, "settings": settings.said(), "sources": [_absolute(source) for source in sources]}
+    said: dict[str, Any] = {
+        "format": FORMAT,
+        "settings": settings.said(),
+        "sources": [_absolute(source) for source in sources],
+    }
     earlier = _read_run(output)
     if earlier is None:
         parts: list[Part] = []
