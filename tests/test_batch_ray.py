@@ -120,7 +120,7 @@ def same(folder: Path, output: str, whole: dict[str, list[dict[str, Any]]]) -> N
 
 def test_two_nodes(folder: Path, address: str, whole: Any) -> None:
     code, out, err = run(folder, "two", "--address", address, "--json")
-    assert code == 2 and len(err.splitlines()) == 1, err
+    assert code == 2 and len(err.splitlines()) == 1 and "p100.jpg" in err, err
     assert json.loads(out)["workers"] == 2  # each node has room for one
     same(folder, "two", whole)
 
@@ -128,7 +128,7 @@ def test_two_nodes(folder: Path, address: str, whole: Any) -> None:
 def test_a_ray_address(folder: Path, address: str, whole: Any) -> None:
     pytest.importorskip("grpc")
     code, _, err = run(folder, "client", "--address", "ray://127.0.0.1:10901")
-    assert code == 2 and len(err.splitlines()) == 1, err
+    assert code == 2 and len(err.splitlines()) == 1 and "p100.jpg" in err, err
     same(folder, "client", whole)
 
 
@@ -169,7 +169,7 @@ def test_a_lost_worker(folder: Path, address: str, whole: Any) -> None:
     assert victims
     os.kill(victims[0], signal.SIGKILL)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 2 and len(err.splitlines()) == 1, err
+    assert process.returncode == 2 and len(err.splitlines()) == 1 and "p100.jpg" in err, err
     same(folder, "lost", whole)
 
 

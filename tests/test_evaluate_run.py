@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -103,6 +105,38 @@ def run(estimator, dataset, protocol=None, **options) -> Report:
 
 def predictions(dataset) -> list:
     return json.loads((dataset.out / "predictions.json").read_text())
+
+
+def exif(folder: Path, name: str, sides_wh: tuple[int, int], orientation: int) -> None:
+    """Write a grey JPEG under a picture's name, with an Exif orientation."""
+    data = cv2.imencode(".jpg", np.full((*sides_wh[::-1], 3), 90, np.uint8))[1].tobytes()
+    app1 = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    (folder / name).write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(app1) + 2) + app1 + data[2:])
+
+
+def test_pictures_are_seen_as_their_annotators_saw_them(dataset):
+    names = [f"{number + 1:012d}.png" for number in range(4)]
+    for name, sides_wh, orientation in zip(
+        names, [(320, 240), (240, 320), (320, 240), (320, 200)], [6, 8, 3, 1], strict=True
+    ):
+        exif(dataset.images, name, sides_wh, orientation)
+    shapes = {}
+
+    class Looks(Oracle):
+        def stream(self, images, boxes_xyxy=None, look_ahead=8):
+            def looked(pictures):
+                for picture in pictures:
+                    shapes[Path(picture.name).name] = picture.image_rgb.shape
+                    yield picture
+
+            return super().stream(looked(images), boxes_xyxy, look_ahead)
+
+    with pytest.raises(PosezooError, match=r"4\.png is 320x200 instead of 320x240"):
+        run(Looks(in_box), dataset)
+    report = run(Looks(in_box), dataset, max_missing=0.2)
+    # as stored where only that is of the stated size, upright elsewhere, and not at all where neither is
+    assert {shapes.get(name) for name in names[:3]} == {(240, 320, 3)} and names[3] not in shapes
+    assert report.counts["missing"] == 1 and list(report.missing) == [str(dataset.images / names[3])]
 
 
 def test_a_perfect_network_scores_one_and_everything_is_written(dataset):

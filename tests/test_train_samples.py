@@ -80,10 +80,10 @@ def of_dataset(folder: Path, dataset: str = "coco", **more: Any) -> dict[str, An
 def test_validation_is_the_evaluation_of_posezoo(
     people: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from posezoo import stream
+    from posezoo.evaluate import pipeline
 
-    folder, reads, plain = people("coco17"), [], stream.open_image
-    monkeypatch.setattr(stream, "open_image", lambda path, **how: reads.append(path) or plain(path, **how))
+    folder, reads, plain = people("coco17"), [], pipeline.open_labelled
+    monkeypatch.setattr(pipeline, "open_labelled", lambda path, wh: reads.append(path) or plain(path, wh))
     pixels = {"mean": (0, 0, 0), "std": (1, 1, 1), "size_wh": (192, 256)}
     figures = {}
     for name, source in (("coco", of_dataset(folder)), (None, {"annotations": "people.json", "images": "."})):

@@ -49,7 +49,7 @@ def estimate_files(
     boxes_xyxy: Sequence[BoxesLike] | None = None,
     *,
     look_ahead: int = LOOK_AHEAD,
-    max_megapixels: float | None = None,
+    opening: Callable[[PathLike], Encoded] = open_image,
     watch: Watch = unwatched,
 ) -> Iterator[Iterator[Found]]:
     """What an estimator finds in each of the files, in their order, as the value of a `with` statement.
@@ -60,17 +60,17 @@ def estimate_files(
         boxes_xyxy: for each path (N, 4) boxes, or None to run the detector.
         look_ahead: how many pictures are to share batches, see `Estimator.stream`; at least `LOOK_AHEAD` and at most
             `MOST_AHEAD` do. While those are looked at, as many again are read.
-        max_megapixels: refuse larger pictures, see `posezoo.media.images.read_image`.
+        opening: reads a file, and says what is wrong with it.
         watch: is told of the steps "read", "decode image", "wait for reading" and "crop".
     """
     look_ahead = ahead_of(look_ahead)
     most = 2 * look_ahead
-    opening = charged(watch, "read", partial(_attempt, partial(open_image, max_megapixels=max_megapixels)))
+    reading = charged(watch, "read", partial(_attempt, opening))
     decoding = charged(watch, "decode image", _decode)
     given = [None] * len(paths) if boxes_xyxy is None else boxes_xyxy
     with (
         one_opencv_thread(),
-        Ahead(opening, paths, _file_bytes, most=most) as opened,
+        Ahead(reading, paths, _file_bytes, most=most) as opened,
         Ahead(decoding, opened, _picture_bytes, most=most) as pictures,
     ):
         read = timed(watch, "wait for reading", pictures)

@@ -22,7 +22,7 @@ from posezoo.errors import PosezooError
 from posezoo.media.headers import Header, read_header, sniff
 
 if TYPE_CHECKING:
-    from posezoo.media.images import Image
+    from posezoo.media.images import Encoded, Image
 
 SHOWN = 3  # pictures that a message names
 MISSING, UNREADABLE, OTHER_SIZE = "missing", "not readable", "of another size than the annotations say"
@@ -108,15 +108,12 @@ def look_for_faults(
     return looks, told
 
 
-def read_labelled(path: Path, stated_wh: Sequence[int]) -> Image:
+def open_labelled(path: Path, stated_wh: Sequence[int]) -> Encoded:
     """A picture as its annotators saw it: upright, or as stored where only that is of the size they state.
 
     Args:
         path: the file.
         stated_wh: (2,) the width and height that the annotations say; 0 where they say nothing.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
 
     Raises:
         PosezooError: it cannot be read, or is of another size; the message has both.
@@ -124,12 +121,17 @@ def read_labelled(path: Path, stated_wh: Sequence[int]) -> Image:
     from posezoo.media.images import open_image
 
     stated, opened = _size(stated_wh), open_image(path)
-    if stated is not None and _orientation(opened.header, stated) == 1:
-        opened = replace(opened, header=replace(opened.header, orientation=1))
-    image = opened.decode()
-    if stated not in (None, given := (image.shape[1], image.shape[0])):
-        raise PosezooError(f"{_other_size(path, given, stated)}; {_ADVICE[OTHER_SIZE]}")
-    return image
+    if stated is None:
+        return opened
+    orientation = _orientation(opened.header, stated)
+    if orientation is None:
+        raise PosezooError(f"{_other_size(path, _upright(opened.header), stated)}; {_ADVICE[OTHER_SIZE]}")
+    return replace(opened, header=replace(opened.header, orientation=orientation))
+
+
+def read_labelled(path: Path, stated_wh: Sequence[int]) -> Image:
+    """The pixels of `open_labelled`, (H, W, 3) uint8 RGB, with its errors."""
+    return open_labelled(path, stated_wh).decode()
 
 
 def _size(stated_wh: Sequence[int]) -> tuple[int, int] | None:

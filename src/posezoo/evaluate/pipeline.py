@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 
 from posezoo.codecs import codec_name, get_codec
 from posezoo.crop import box_to_center_scale
+from posezoo.data.pictures import open_labelled
 from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator
 from posezoo.evaluate.plan import Task
 from posezoo.evaluate.protocol import Protocol
+from posezoo.media.images import Encoded
 from posezoo.skeletons import Skeleton, map_joints
-from posezoo.stream import estimate_files
+from posezoo.stream import PathLike, estimate_files
 from posezoo.suppress import PARAMETRIC_NMS, oks_nms, parametric_nms, rescore, soft_oks_nms
 from posezoo.types import Poses
 
@@ -59,11 +63,16 @@ def joint_columns(estimator: Estimator, skeleton: Skeleton) -> NDArray[np.int64]
 
 
 def estimate(estimator: Estimator, tasks: Sequence[Task]) -> Iterator[Found]:
-    """The poses in each picture, or why it could not be read."""
+    """The poses in each picture as its annotators saw it, or why it is not to be used."""
+
+    def opening(path: PathLike) -> Encoded:
+        return open_labelled(Path(path), sizes_wh[os.fspath(path)])
+
     each = max(1.0, sum(len(task.boxes) for task in tasks) / max(1, len(tasks)))
     ahead = math.ceil(BATCHES_AHEAD * estimator.batch_size / each)
+    sizes_wh = {os.fspath(task.path): task.size_wh for task in tasks}
     paths, boxes = [task.path for task in tasks], [task.boxes for task in tasks]
-    with estimate_files(estimator, paths, boxes, look_ahead=ahead) as found:
+    with estimate_files(estimator, paths, boxes, look_ahead=ahead, opening=opening) as found:
         for task, (_, poses) in zip(tasks, found, strict=True):
             yield task, poses
 

@@ -27,6 +27,7 @@ class Task:
         row: of the picture in the dataset.
         path: its file.
         image_id: its id in the annotations.
+        size_wh: the width and height that those state of it, 0 where they state none.
         boxes: of the people to look at; at least one.
         annotations: which of the file's annotations they are; None where each has no prediction of its own.
     """
@@ -34,6 +35,7 @@ class Task:
     row: int
     path: Path
     image_id: int
+    size_wh: tuple[int, int]
     boxes: Boxes
     annotations: NDArray[np.int64] | None = None
 
@@ -65,7 +67,7 @@ def _annotated(people: People, dataset: str, protocol: Protocol) -> Iterator[Tas
         image = int(people.image_row[rows[0]])
         found = _suppressed(Boxes(boxes[rows]), protocol)
         own = people.index[rows] if single else None
-        yield Task(image, people.images[image], int(people.image_ids[image]), found, own)
+        yield _task(people, image, found, own)
 
 
 def _detected(people: People, protocol: Protocol) -> Iterator[Task]:
@@ -78,11 +80,16 @@ def _detected(people: People, protocol: Protocol) -> Iterator[Task]:
         known += 1
         found = _suppressed(found[np.flatnonzero(found.scores >= np.float32(protocol.box_threshold))], protocol)
         if len(found):
-            yield Task(row, path, image_id, found)
+            yield _task(people, row, found)
     if not known:
         example = next(iter(file.by_name), None)
         named = f"it has, for example, '{example}'" if example is not None else "it is empty"
         raise PosezooError(f"{protocol.boxes} has boxes for none of the {len(people.images)} pictures ({named})")
+
+
+def _task(people: People, row: int, boxes: Boxes, annotations: NDArray[np.int64] | None = None) -> Task:
+    width, height = people.sizes_wh[row].tolist()
+    return Task(row, people.images[row], int(people.image_ids[row]), (width, height), boxes, annotations)
 
 
 def _suppressed(boxes: Boxes, protocol: Protocol) -> Boxes:

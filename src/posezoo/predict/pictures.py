@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
 from posezoo.formats import Result, ResultWriter, get_format, open_writer
 from posezoo.media.ahead import Ahead
-from posezoo.media.images import write_image
+from posezoo.media.images import open_image, write_image
 from posezoo.predict.follow import Follow, Keep
 from posezoo.predict.paint import Painter
 from posezoo.predict.report import Report
@@ -84,7 +85,7 @@ def predict_pictures(
                 estimator,
                 paths,
                 look_ahead=estimator.batch_size,  # with a person in each they fill a batch
-                max_megapixels=request.max_megapixels,
+                opening=partial(open_image, max_megapixels=request.max_megapixels),
                 watch=report.profile,
             ) as found,
             Ahead(

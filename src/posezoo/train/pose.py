@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -316,13 +315,13 @@ class _Judge:
         self.trainee = _Trainee(recipe, skeleton, codec)
         self.columns = joint_columns(self.trainee, self.people.skeleton)
         planned = plan(self.people, source.dataset or "coco", PLAIN)
-        self.tasks, self.stored, self.notes = _present(planned, self.people, recipe.data.max_missing)
+        self.tasks, self.notes = _present(planned, recipe.data.max_missing)
         self.metric = METRICS[get_dataset(source.dataset).metric] if source.dataset else "AP"
         self._try()
 
     def _try(self) -> None:
         """Judge people whose joints all are in the middle of their box, to see whether anybody can be judged."""
-        found = self.judged((task, _middles(task, self.trainee.skeleton)) for task in (*self.tasks, *self.stored))
+        found = self.judged((task, _middles(task, self.trainee.skeleton)) for task in self.tasks)
         if not math.isfinite(value := found.get(self.metric, math.nan)) or value == NOBODY:
             raise PosezooError(
                 f"data.validate: {self.annotations} has nobody whom {self.metric} can be told of; validate on another "
@@ -332,13 +331,7 @@ class _Judge:
     def figures(self, model: nn.Module, device: torch.device) -> dict[str, float]:
         """What the network comes to."""
         self.trainee.runtime = TorchRuntime(model, str(device))
-        return self.judged(chain(estimate(self.trainee, self.tasks), self._stored()))
-
-    def _stored(self) -> Iterator[tuple[Task, Poses]]:
-        """What is found in the pictures that are not to be turned, as `estimate` would turn them."""
-        tasks, sizes_wh = self.stored, self.people.sizes_wh
-        pictures = (read_labelled(task.path, sizes_wh[task.row]) for task in tasks)
-        yield from zip(tasks, self.trainee.stream(pictures, [task.boxes for task in tasks]), strict=True)
+        return self.judged(estimate(self.trainee, self.tasks))
 
     def judged(self, found: Iterable[tuple[Task, Poses | PosezooError]]) -> dict[str, float]:
         """The dataset's figures of what was found in each picture."""
@@ -352,15 +345,12 @@ class _Judge:
         return evaluate_predictions(predictions, self.source.dataset, self.annotations)
 
 
-def _present(
-    tasks: Sequence[Task], people: People, max_missing: float
-) -> tuple[list[Task], list[Task], tuple[str, ...]]:
-    """Those whose picture is the one annotated, upright or as stored (not to be turned), and what to say of others."""
-    sizes_wh = people.sizes_wh[[task.row for task in tasks]]
+def _present(tasks: Sequence[Task], max_missing: float) -> tuple[list[Task], tuple[str, ...]]:
+    """Those whose picture is the one annotated, and what to say of the others."""
+    sizes_wh = np.array([task.size_wh for task in tasks], np.int64)
     looks, told = look_for_faults("data.validate", [task.path for task in tasks], sizes_wh, max_missing)
-    sound = [(task, one.stored) for task, one in zip(tasks, looks, strict=True) if not one.fault]
-    upright, stored = ([task for task, is_stored in sound if is_stored is which] for which in (False, True))
-    return upright, stored, (f"{told}, and nobody is found in them",) if told else ()
+    sound = [task for task, one in zip(tasks, looks, strict=True) if not one.fault]
+    return sound, (f"{told}, and nobody is found in them",) if told else ()
 
 
 def _middles(task: Task, skeleton: Skeleton) -> Poses:
