@@ -106,6 +106,57 @@ def test_scale_and_turn_are_hrnets_normal_numbers_cut_at_one_and_two_deviations(
     assert np.mean([v[2] for v in views]) == pytest.approx(0.5, abs=0.03)
 
 
+def centre_of(box: np.ndarray) -> np.ndarray:
+    return (box[:2] + box[2:]).astype(np.float64) / 2
+
+
+def test_a_sure_shift_is_of_the_box_as_it_is_shown() -> None:
+    box, xy, weights = person(np.random.default_rng(0))
+    settings = Augment(**{**NOTHING, "scale": 0.3, "shift": 0.1})
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rng.random()  # of half a body
+        side = np.array([80, 160]) * (1 + 0.3 * np.clip(rng.standard_normal(), -1, 1))
+        wanted = np.array([100, 120]) + 0.1 * rng.uniform(-1, 1, 2) * side
+        rng.random()  # of a turn
+        found = np.random.default_rng(seed)
+        shown = choose(found, settings, box, xy, weights, COCO)
+        np.testing.assert_allclose(centre_of(shown.box_xyxy), wanted, rtol=1e-6)
+        assert shown.flip == (rng.random() < 0) and found.random() == rng.random()  # no number more was drawn
+
+
+def test_shift_is_mmposes() -> None:
+    """Of three labels in ten, uniform in a fifth of their own width and height, before anything else is done to them.
+
+    That is `center += 0.4 * (np.random.rand(2) - 0.5) * [w, h]`, with a probability of 0.3.
+    """
+    box, xy, weights = person(np.random.default_rng(0))
+    settings = Augment(half_body=0.5, scale=0.5, shift=0.2, shift_probability=0.3, shift_of="box")
+    still = settings.model_copy(update={"shift": 0.0})
+    moved = []
+    for seed in range(4000):
+        shown = choose(np.random.default_rng(seed), settings, box, xy, weights, COCO)
+        if shown.of == "label":
+            moved.append((centre_of(shown.box_xyxy) - [100, 120]) / [80, 160])
+        else:  # what is around half a body takes the place of the label
+            at_rest = choose(np.random.default_rng(seed), still, box, xy, weights, COCO)
+            np.testing.assert_array_equal(shown.box_xyxy, at_rest.box_xyxy)
+    away = np.array([one for one in moved if np.abs(one).max() > 1e-6])
+    assert len(away) / len(moved) == pytest.approx(0.3, abs=0.03)
+    assert np.abs(away).max() == pytest.approx(0.2, abs=0.002)
+    assert np.abs(away).max() < 0.2001 and np.abs(away.mean(0)).max() < 0.02
+    assert away.std(0) == pytest.approx(0.4 / 12**0.5, abs=0.005)  # of a uniform number
+
+
+def test_a_shift_that_never_comes() -> None:
+    box, xy, weights = person(np.random.default_rng(0))
+    for of in ("view", "box"):
+        settings = Augment(**NOTHING, shift=0.2, shift_probability=0, shift_of=of)
+        for seed in range(5):
+            shown = choose(np.random.default_rng(seed), settings, box, xy, weights, COCO)
+            np.testing.assert_array_equal(shown.box_xyxy, box)
+
+
 @pytest.mark.parametrize("name", ["coco17", "halpe136", "wholebody133", "hand21", "trb40"])
 def test_mirrored_twice_is_as_before(name: str) -> None:
     skeleton, rng = get_skeleton(name), np.random.default_rng(0)
@@ -125,6 +176,7 @@ EACH = {
     "scale": {"scale": 0.35},
     "rotation": {"rotation": 1},
     "shift": {"shift": 0.2},
+    "some shifts": {"shift": 0.2, "shift_probability": 0.5, "shift_of": "box", "scale": 0.35},
     "half body": {"half_body": 1},
     "proposals": {"proposals": 1},
     "cut": {"cut": 1},

@@ -57,7 +57,14 @@ def test_the_card_tells_what_came_of_what(folder: Path, people: Path) -> None:
     card = (folder / "card.md").read_text()
     digest = hashlib.sha256((people / "people.json").read_bytes()).hexdigest()
     weights = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()
-    told = ("epoch-1.safetensors", "annotated boxes, no flip", "torch ", "command", '"lr": 0.003')
+    told = (
+        "epoch-1.safetensors",
+        "annotated boxes, no flip",
+        "torch ",
+        "command",
+        '"lr": 0.003',
+        "| joints count | all alike |",
+    )
     for fact in (digest, weights, *told, "learnt by heart"):
         assert fact in card, fact
     for use in ("training", "validation"):

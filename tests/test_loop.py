@@ -25,6 +25,7 @@ pytest.importorskip("accelerate")
 
 from loop_fixtures import _tiny_networks, apart, folder_is, is_at, people, recipe, state_of  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.lock import LOCK  # noqa: E402
 from posezoo.models.build import ARCHS  # noqa: E402
 from posezoo.train import checkpoint, run  # noqa: E402
 from posezoo.train.log import read_log  # noqa: E402
@@ -197,7 +198,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert saved or list(tmp_path.glob(".last.*.pt"))
     run(recipe, overrides, resume=True)
     assert_same_runs(whole, tmp_path)
-    assert not list(tmp_path.glob(".*"))
+    assert [file.name for file in tmp_path.glob(".*")] == [LOCK]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

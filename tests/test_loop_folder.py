@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,9 @@ pytest.importorskip("accelerate")
 
 from loop_fixtures import _tiny_networks, folder_is, is_at, people, recipe, state_of  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.lock import LOCK  # noqa: E402
 from posezoo.train import checkpoint, run  # noqa: E402
+from posezoo.train.checkpoint import read_state  # noqa: E402
 from posezoo.train.optimise import Learner  # noqa: E402
 from posezoo.train.pose import PoseTask  # noqa: E402
 from posezoo.train.recipe import load_recipe  # noqa: E402
@@ -37,7 +40,8 @@ def ended(tmp_path: Path, whole: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != LOCK]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -132,6 +136,22 @@ def test_who_judges_may_change_until_somebody_has_judged(
         run(recipe, [*how, is_at("data.validate.images", judged)], resume=True)
 
 
+def test_a_run_from_before_there_was_a_key_goes_on_as_it_was(ended: Path, recipe: Path) -> None:
+    state = torch.load(ended / "last.pt", weights_only=True)
+    old = json.loads(state["recipe"])
+    assert old["target"].pop("joint_weights") is False  # at that time, all counted as the skeleton has it
+    assert (old["augment"].pop("shift_probability"), old["augment"].pop("shift_of")) == (1, "view")
+    half = {**state, "recipe": json.dumps(old), "validated": 1, "step": 2, "best": state["best"][1:]}
+    torch.save(half, ended / "last.pt")
+    with pytest.raises(PosezooError, match=r"of another recipe: target\.joint_weights true -> false\. Give the old"):
+        run(recipe, [folder_is(ended), *TWO], resume=True)
+    run(recipe, [folder_is(ended), *TWO, "target.joint_weights=true"], resume=True)
+    assert state_of(ended)["step"] == 4
+    torch.save({**half, "recipe": json.dumps({**old, "task": "detect"})}, ended / "last.pt")
+    detector = load_recipe(recipe, ["task=detect", *TWO])  # which has no joints
+    assert read_state(ended, detector, samples=6)["step"] == 2
+
+
 @pytest.mark.parametrize(
     ("samples", "devices", "accumulate", "expected"),
     [
@@ -148,6 +168,9 @@ def test_no_memory_is_of_the_samples_that_there_are(
 ) -> None:
     learner: Any = object.__new__(Learner)
     learner.recipe = load_recipe(recipe, ["optimiser.batch_size=512", f"optimiser.accumulate={accumulate}"])
-    learner.samples = samples
+    learner.samples, learner.goes_on = samples, False
     learner.accelerator = SimpleNamespace(num_processes=devices, device=torch.device("cpu"))
     assert learner._smaller().endswith(expected)
+    learner.goes_on = True  # with --resume, the sizes have to stay
+    first, _, rest = expected.partition(": ")
+    assert learner._smaller().endswith(f"{first}: see what else uses it; or, in another run.folder, {rest}")

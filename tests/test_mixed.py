@@ -180,6 +180,13 @@ def test_a_file_of_ones_own_is_read_by_the_names_it_states(tmp_path: Path) -> No
     assert labelled(people, 2) == {"left_knee": place(0, 0), "right_knee": place(0, 1), "nose": place(0, 2)}
 
 
+def test_names_are_read_as_the_skeleton_spells_them(tmp_path: Path) -> None:
+    few = ["nose", "face-3", "Left Thumb1"]
+    given = data(tmp_path, "wholebody133", source(coco_file(tmp_path, "few", 1, 3, few)))
+    people = read_sources(given, given.train).people
+    assert labelled(people, 0) == {"nose": place(0, 0), "face-3": place(0, 1), "left_thumb1": place(0, 2)}
+
+
 def test_the_second_opinion_follows_the_files_own_order(tmp_path: Path) -> None:
     backwards = list(reversed(get_skeleton("coco17").joints))
     teacher = [number for n in range(17) for number in (n + 500, n + 600, 0.9)]

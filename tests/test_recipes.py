@@ -169,6 +169,26 @@ def test_the_differences_of_rows() -> None:
     assert second.augment.proposals == 1
 
 
+def test_boxes_move_as_mmposes_datasets_move_them() -> None:
+    for name in list_rows():
+        augment = load_recipe(name).augment
+        if not name.startswith("mmpose_"):
+            assert (augment.shift_probability, augment.shift_of) == (1, "view"), name
+        elif "_mpii_" in name:  # MPII-TRB too
+            assert augment.shift == 0, name
+        else:
+            assert (augment.shift, augment.shift_probability, augment.shift_of) == (0.2, 0.3, "box"), name
+
+
+def test_no_zoo_weighs_joints_by_their_skeleton() -> None:
+    weighted = {name for name in list_rows() if load_recipe(name).target.joint_weights}
+    assert weighted == {"embedded_pose", "embedded_pose_gpu", "embedded_pose_large", "embedded_pose_tune"}
+    told = dict(plan.fields(resolve("embedded_pose")))
+    assert told["joints count"].startswith("left_wrist, right_wrist, left_ankle, right_ankle 1.5; left_elbow")
+    assert dict(plan.fields(resolve("mmpose_res50_crowdpose_256x192")))["joints count"] == "all alike"
+    assert "joints count" not in dict(plan.fields(resolve("embedded_detector")))
+
+
 def test_one_and_two_times_the_schedule() -> None:
     once = load_recipe("alphapose_halpe_26_256x192_res50_lr1e-3_1x").schedule
     twice = load_recipe("alphapose_halpe_26_256x192_res50_lr1e-3_2x-regression").schedule

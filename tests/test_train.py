@@ -159,6 +159,19 @@ def test_steps_of_the_rate_are_shares_of_the_whole_run(tmp_path: Path) -> None:
     assert rates == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
+@pytest.mark.parametrize(("epochs", "falls"), [(140, (90, 120)), (210, (170, 200)), (100, (60, 90)), (20, (8, 15))])
+@pytest.mark.parametrize("steps", [585, 1170, 87, 43])
+def test_the_rate_falls_with_the_first_step_of_an_epoch(
+    tmp_path: Path, epochs: int, falls: tuple[int, int], steps: int
+) -> None:
+    shares = [f"{epoch}/{epochs}" for epoch in falls]
+    given = ["schedule.kind=step", "schedule.warmup_steps=0", f"schedule.milestones={shares}"]
+    recipe = load_recipe(write_recipe(tmp_path, tmp_path), given)
+    for number, epoch in enumerate(falls):
+        rates = [learning_rate(recipe, epoch * steps + n, epochs * steps) for n in (-1, 0)]
+        assert rates == pytest.approx([0.1**number, 0.1 ** (number + 1)])
+
+
 def test_a_detector_run_writes_weights_that_load(tmp_path: Path, people_folder: Path) -> None:
     folder = run(write_recipe(tmp_path, people_folder, "detect"), ["schedule.epochs=1", "mosaic.rows=[1, 1]"])
     from posezoo.models.build import build

@@ -137,6 +137,10 @@ def test_paths_begin_at_home_and_numbers_are_names(tmp_path: Path, monkeypatch: 
     assert given.data.root == tmp_path / "x" and given.run.folder == tmp_path / "runs" / "1"
     assert given.model.backbone == tmp_path / "b.pth" and given.data.train[0].images == tmp_path / "i"
     assert load_recipe(ROW, ["model.weights=~/w.safetensors"]).model.weights == str(tmp_path / "w.safetensors")
+    augment = load_recipe(ROW, ["augment.proposals_from=~/boxes.json"]).augment
+    assert augment.proposals_from == tmp_path / "boxes.json"
+    taken_back = load_recipe(ROW, ["augment.proposals_from=x.json", "augment.proposals_from="]).augment
+    assert taken_back.proposals_from is None
     assert load_recipe(ROW, ["run.folder=~nobody-of-this-name/x"]).run.folder == Path("~nobody-of-this-name/x")
     path = write_recipe(tmp_path, tmp_path)
     text = path.read_text().replace(f'root = "{tmp_path.as_posix()}"', 'root = "~/data"')

@@ -23,8 +23,9 @@ from posezoo.crop import normalise  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.models.build import build  # noqa: E402
 from posezoo.skeletons import get_skeleton  # noqa: E402
+from posezoo.train.joints import joint_weights, weights_in_words  # noqa: E402
 from posezoo.train.losses import MAP_SCALE, heatmap_mse, heatmap_ohkm, integral_l1, label_loss  # noqa: E402
-from posezoo.train.pose import PoseTask, every_stack, joint_weights, make_codec  # noqa: E402
+from posezoo.train.pose import PoseTask, every_stack, make_codec  # noqa: E402
 from posezoo.train.recipe import TargetPart  # noqa: E402
 from train_fixtures import CPU, Given, _one_thread, batch_of, fit, people, recipe_of  # noqa: E402
 
@@ -67,7 +68,6 @@ def test_the_task_trains_with_hrnets_loss(
     wanted, maps, crop_xy, visible = hrnet
     task = PoseTask(recipe_of(people("coco17"), target={"loss": loss}, input={"size_wh": (192, 256)}))
     batch = {"crop": torch.zeros(2, 3, 256, 192, dtype=torch.uint8), "crop_xy": crop_xy, "weights": visible}
-    task.joint_weights = torch.ones(17)  # HRNet's are all alike
     value, figures = task.loss(Given(maps), batch)
     assert value.item() == pytest.approx(MAP_SCALE * wanted[key], rel=1e-6)
     assert 0 <= figures["oks"] < 0.5
@@ -180,9 +180,12 @@ def test_the_task_wants_exactly_these_maps(people: Callable[[str], Path], target
     perfect, moved = torch.from_numpy(maps), torch.from_numpy(np.roll(maps, 1, axis=3))
     assert task.loss(Given(perfect), batch)[0].item() == pytest.approx(0, abs=1e-9)
     per_joint = (torch.from_numpy(maps) - moved).square().mean((2, 3)).numpy() * weights
+    assert task.loss(Given(moved), batch)[0].item() == pytest.approx(0.5 * MAP_SCALE * per_joint.mean(), rel=1e-4)
+    assert task.loss(Given(perfect), batch)[1]["oks"] > 0.9
+    weighted = {**target, "joint_weights": True}
+    task = PoseTask(recipe_of(people("coco17"), target=weighted, input={"size_wh": (64, 96)}))
     wanted = 0.5 * MAP_SCALE * (per_joint * get_skeleton("coco17").joint_weights).mean()
     assert task.loss(Given(moved), batch)[0].item() == pytest.approx(wanted, rel=1e-4)
-    assert task.loss(Given(perfect), batch)[1]["oks"] > 0.9
 
 
 def test_maps_of_any_stride(people: Callable[[str], Path]) -> None:
@@ -209,13 +212,24 @@ def test_dark_blurs_as_wide_as_its_targets() -> None:
 
 def test_parts_weigh_as_the_recipe_says(people: Callable[[str], Path]) -> None:
     halpe = get_skeleton("halpe136")
-    weights = joint_weights(halpe, {"left_hand": 10, "right_hand": 10, "face": 0})
+    given = TargetPart(part_weights={"left_hand": 10, "right_hand": 10, "face": 0})
+    weights = joint_weights(halpe, given)
     assert weights[halpe.index("left_thumb3")] == weights[halpe.index("right_pinky_finger4")] == 10
     assert weights[halpe.index("face-30")] == 0
-    body = joint_weights(get_skeleton("coco17"), {"body": 2})
-    np.testing.assert_allclose(body, 2 * get_skeleton("coco17").joint_weights)
+    body = get_skeleton("coco17")
+    assert joint_weights(body, TargetPart(part_weights={"body": 2})).tolist() == [2] * 17
+    both = joint_weights(body, TargetPart(part_weights={"body": 2}, joint_weights=True))
+    np.testing.assert_allclose(both, 2 * body.joint_weights)
     with pytest.raises(PosezooError, match=r"unknown part of halpe136 'left_hands'; did you mean left_hand"):
-        joint_weights(halpe, {"left_hands": 10})
+        joint_weights(halpe, TargetPart(part_weights={"left_hands": 10}))
+    assert weights_in_words(body, TargetPart()) == "all alike"
+    assert weights_in_words(body, TargetPart(joint_weights=True)) == (
+        "left_wrist, right_wrist, left_ankle, right_ankle 1.5; left_elbow, right_elbow, left_knee, right_knee 1.2; "
+        "the other 9 1"
+    )
+    told = weights_in_words(halpe, given)
+    assert told.startswith("left_hand_root, left_thumb1, left_thumb2, left_thumb3 and 38 more 10; face-0, face-1, ")
+    assert told.endswith(" and 64 more 0; the other 26 1")
     hands = {"left_hand": 10, "right_hand": 10}
     losses = []
     for parts in ({}, hands):

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from posezoo.crop import Grid, box_to_affine, crop_images, transform_points
+from posezoo.data.fields import NoFile
 from posezoo.data.proposals import draw, get_proposals
 from posezoo.skeletons import Skeleton
 
@@ -36,11 +36,15 @@ class Augment(BaseModel):
     scale: float = Field(0.35, ge=0, lt=1)  # standard deviation of the box's growth, and the most that it is
     rotation_deg: float = Field(45.0, ge=0, le=180)  # standard deviation of the turn, which is twice that at most
     rotation: float = Field(0.6, ge=0, le=1)  # probability
-    shift: float = Field(0.0, ge=0, le=0.5)  # the box moves by up to this share of its size
+    shift: float = Field(0.0, ge=0, le=0.5)  # the box moves by up to this share of its width and height, either way
+    shift_probability: float = Field(1.0, ge=0, le=1)
+    # of which box: "view": the one that is looked at, half a body's too, as large as `scale` makes it; "box": the one
+    # before it has grown, as MMPose has it, and half a body stays where it is
+    shift_of: Literal["view", "box"] = "view"
     half_body: float = Field(0.3, ge=0, le=1)  # probability of upper or lower body alone ...
     half_body_joints: int = Field(8, ge=2)  # ... of people with more labelled joints than this
     proposals: float = Field(0.0, ge=0, le=1)  # probability of a box such as a detector finds, in place of the label's
-    proposals_from: Path | None = None  # a file that `posezoo.data.proposals` wrote; None: the embedded one's
+    proposals_from: NoFile = None  # a file that `posezoo.data.proposals` wrote; None: the embedded one's
     cut: float = Field(0.0, ge=0, le=1)  # probability that the photograph ends in the middle of the person
     colour: float = Field(0.0, ge=0, le=1)  # strength of brightness, contrast, saturation and gamma changes
     blur: float = Field(0.0, ge=0, le=1)  # probability of a small or blurred person enlarged
@@ -166,9 +170,15 @@ def choose(
         if half is not None:
             reach = half[1] * (HALF_BODY_SCALE / box_scale / 2)
             box, of = np.concatenate([half[0] - reach, half[0] + reach]).astype(np.float64), "half body"
-    centre, side = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-    side = side * (1 + settings.scale * np.clip(rng.standard_normal(), -1, 1))
-    centre = centre + settings.shift * rng.uniform(-1, 1, 2) * side
+    centre, before = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    side = before * (1 + settings.scale * np.clip(rng.standard_normal(), -1, 1))
+    share = settings.shift * rng.uniform(-1, 1, 2)
+    # a sure shift draws no number more than none does
+    moves = not settings.shift or settings.shift_probability == 1 or rng.random() < settings.shift_probability
+    if moves and settings.shift_of == "view":
+        centre = centre + share * side
+    elif moves and of != "half body":
+        centre = centre + share * before
     turn = 0.0
     if rng.random() < settings.rotation:
         turn = settings.rotation_deg * float(np.clip(rng.standard_normal(), -2, 2))

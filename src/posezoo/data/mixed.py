@@ -150,8 +150,10 @@ def read_some_joints(path: Path, images: Path, skeleton: Skeleton, second_opinio
             told = f"{where} {names.whose(content)}: {count} a person"
             raise PosezooError(f"{told}; {skeleton.name} has {_listed(skeleton.joints)}; {hint}")
         stated = skeleton.joints
-    if not set(stated) <= set(skeleton.joints):
+    spelled = {names.plain(joint): joint for joint in skeleton.joints}
+    if not {names.plain(joint) for joint in stated} <= spelled.keys():
         raise _no_match(where, stated, skeleton, hint)
+    stated = tuple(spelled[names.plain(joint)] for joint in stated)
     sigmas = skeleton.oks_sigmas[[skeleton.index(joint) for joint in stated]]
     own = skeleton if stated == skeleton.joints else Skeleton("the file", stated, oks_sigmas=sigmas)
     return to_people(content, where, images, own, second_opinion=second_opinion)

@@ -44,7 +44,7 @@ class Skeleton:
         mirror: pairs (the person's left, the person's right) that change places when a picture is flipped.
         edges: the limbs to draw, as pairs of names.
         oks_sigmas: (K,) float64, the spread of human annotators as a share of the person's size; OKS uses (2 sigma)^2.
-        joint_weights: (K,) float64, how much each joint counts in training.
+        joint_weights: (K,) float64, how much each joint counts in training with `target.joint_weights`.
         parts: groups of joints by name, such as "feet" or "upper_body"; they may overlap.
         colors: RGB by side ("left", "right", "center") or by part; a part's colour wins over a side's.
         paper: where the set was defined.

@@ -15,7 +15,7 @@ def run(
     Args:
         recipe: a TOML file, a row or a file of `recipes/`, or any name of a model of the zoo.
         overrides: `key=value`, dotted keys, values as TOML (`schedule.epochs=3`).
-        resume: go on from the last checkpoint of the run's folder, exactly where it stood.
+        resume: go on from the last checkpoint of the run's folder; on a CPU, as if nothing had broken it off.
         dry_run: print what `posezoo train --dry-run --json` prints, the whole recipe and its plan, and stop.
 
     Returns:

@@ -23,8 +23,10 @@ from posezoo.data.coco_style import People
 from posezoo.files import write_atomic
 from posezoo.identity import digest_of, hash_of
 from posezoo.media.images import write_image
+from posezoo.skeletons import get_skeleton
 from posezoo.train.checkpoint import BEST, RECIPE, facts_of, weights_file
 from posezoo.train.curves import Panel, draw, smooth
+from posezoo.train.joints import weights_in_words
 from posezoo.train.log import NOBODY, Row, duration, read_log
 from posezoo.train.recipe import Recipe, Source
 from posezoo.zoo import get_entry
@@ -177,6 +179,8 @@ def _run(rows: Sequence[Row], recipe: Recipe, story: Mapping[str, Any]) -> list[
         ["time", duration(story["seconds"]) + (f" in {story['sittings']} sittings" if story["sittings"] > 1 else "")],
         ["steps", f"{story['steps']} of {story['batch_size']} samples, {story['epoch_steps']} an epoch"],
     ]
+    if recipe.task == "pose":
+        table.append(["joints count", weights_in_words(get_skeleton(recipe.data.skeleton), recipe.target)])
     if speeds:
         table.append(
             ["speed", f"{median(speeds):.0f} images/s, {median(waits):.1%} of the time waiting for data (medians)"]

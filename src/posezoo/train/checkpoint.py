@@ -130,7 +130,7 @@ def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
     arch = other.get("model", {}).get("arch")
     if arch != recipe.model.arch:
         raise PosezooError(f"{path} holds {arch}, the recipe asks for {recipe.model.arch}")
-    differing = differences(other, json.loads(recipe.model_dump_json(by_alias=True)))
+    differing = differences(_as_it_was(other), json.loads(recipe.model_dump_json(by_alias=True)))
     if not state.get("validated"):
         differing = [one for one in differing if not one.startswith(_JUDGE)]
     if differing:
@@ -143,6 +143,15 @@ def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
     if state["samples"] != samples:
         raise PosezooError(f"{path} was learning from {state['samples']} samples, the data now has {samples}")
     return state
+
+
+def _as_it_was(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a checkpoint, with what its run did where there was no key for it yet."""
+    before: dict[str, dict[str, Any]] = {
+        "target": {"joint_weights": recipe.get("task") != "detect"},
+        "augment": {"shift_probability": 1.0, "shift_of": "view"},
+    }
+    return {**recipe, **{name: {**keys, **recipe.get(name, {})} for name, keys in before.items()}}
 
 
 def random_state() -> dict[str, Tensor]:
@@ -163,6 +172,15 @@ def set_random_state(state: dict[str, Tensor]) -> None:
 def first_line(err: Exception) -> str:
     """What an error says, in one line; its name where it says nothing."""
     return next(iter(str(err).strip().splitlines()), type(err).__name__)
+
+
+def out_of_memory(err: BaseException | None) -> bool:
+    """Whether an error is torch's of no memory, on a GPU or the CPU, or was raised in the place of one."""
+    while err is not None:
+        if isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in str(err):
+            return True
+        err = err.__cause__ or err.__context__
+    return False
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

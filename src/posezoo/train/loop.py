@@ -9,7 +9,6 @@ Several GPUs or nodes: `accelerate launch -m posezoo train ...` or `torchrun --n
 
 from __future__ import annotations
 
-import datetime
 import math
 import os
 import time
@@ -21,13 +20,14 @@ from typing import Any, Protocol
 
 import cv2
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from posezoo.errors import PosezooError
 from posezoo.files import atomic_path, write_atomic
 from posezoo.train import checkpoint
+from posezoo.train.begin import begun, join
 from posezoo.train.card import write_card
 from posezoo.train.interrupts import Interrupts
 from posezoo.train.log import NOBODY, Bar, Log, Meter, counted, duration, short
@@ -39,7 +39,6 @@ from posezoo.train.recipe import Recipe
 _GO_ON = "the same command with --resume goes on"
 _MOST_SHOWN = 4  # figures of a validation in its line
 _SLOW_DATA = 0.1  # share of the time without data above which the log says what to do
-_PATIENCE = datetime.timedelta(hours=2)  # of the other processes while the first one validates
 
 
 class Task(Protocol):
@@ -80,10 +79,9 @@ def train(recipe: Recipe, resume: bool = False) -> Path:
         The run's folder.
 
     Raises:
-        PosezooError: data or checkpoint that cannot be used, a folder with what another run has come to, a loss that
-            is not a number, or no memory.
+        PosezooError: data or checkpoint that cannot be used, a folder with what another run has come to or in which
+            one is at work, a loss that is not a number, or no memory.
     """
-    goes_on = checkpoint.check_start(recipe.run.folder, resume)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)
@@ -91,7 +89,9 @@ def train(recipe: Recipe, resume: bool = False) -> Path:
     cv2.setNumThreads(1)  # OpenCV's threads do not survive the fork of a worker, which would wait for them for ever
     try:
         with Interrupts() as interrupts:
-            return _Run(recipe, goes_on, interrupts, begins_anew=resume and not goes_on).go()
+            accelerator = join(recipe)
+            with begun(recipe.run.folder, resume, accelerator) as goes_on:
+                return _Run(recipe, accelerator, goes_on, interrupts, begins_anew=resume and not goes_on).go()
     finally:
         cv2.setNumThreads(threads)
 
@@ -110,13 +110,11 @@ def make_task(recipe: Recipe) -> Task:
 class _Run:
     """One run: its parts, its position, its files."""
 
-    def __init__(self, recipe: Recipe, resume: bool, interrupts: Interrupts, begins_anew: bool = False):
+    def __init__(
+        self, recipe: Recipe, accelerator: Accelerator, resume: bool, interrupts: Interrupts, begins_anew: bool = False
+    ):
         self.recipe, self.folder, self.interrupts = recipe, recipe.run.folder, interrupts
-        self.resumed, self.begins_anew = resume, begins_anew
-        patience = InitProcessGroupKwargs(timeout=_PATIENCE)
-        # without a GPU, accelerate joins several processes only if it is told that there is none
-        cpu = recipe.run.device == "cpu" or not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[patience])
+        self.resumed, self.begins_anew, self.accelerator = resume, begins_anew, accelerator
         self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
         self.task = make_task(recipe)
         self.samples = len(self.task.dataset)
@@ -256,7 +254,9 @@ class _Run:
         try:
             while True:
                 parts = [next(batches) for _ in range(self.recipe.optimiser.accumulate)]
-                yield [{key: value.to(device, non_blocking=True) for key, value in part.items()} for part in parts]
+                with self.learner.room("with the next samples"):
+                    parts = [{key: value.to(device, non_blocking=True) for key, value in p.items()} for p in parts]
+                yield parts
         except (PosezooError, KeyboardInterrupt, RuntimeError) as err:
             wrong = loader_error(err)
             traceback.clear_frames(err.__traceback__)
@@ -308,7 +308,8 @@ class _Run:
     def _judge(self, epoch: int) -> None:
         recipe, metric = self.recipe, self.task.metric
         judged = self.learner.judged()
-        figures = self.task.validate(judged, self.accelerator.device)
+        with self.learner.room("while the network is judged"):
+            figures = self.task.validate(judged, self.accelerator.device)
         self.log.write(self.step, "validate", figures)
         facts = checkpoint.facts_of(recipe)
         if metric in figures:
@@ -357,7 +358,7 @@ class _Run:
         randoms = gather_object([checkpoint.random_state()])
         if self.main:
             self._write(randoms)
-        self.saved = self.step
+        self.saved, self.learner.goes_on = self.step, True
 
     def _write(self, randoms: list[dict[str, Tensor]]) -> None:
         """The same in the main process."""
@@ -385,10 +386,11 @@ class _Run:
         learner.plain.load_state_dict(state["model"])
         if learner.ema is not None:
             learner.ema.module.load_state_dict(state["ema"])
-        learner.optimiser.load_state_dict(state["optimiser"])
+        with learner.room("with the network alone"):
+            learner.optimiser.load_state_dict(state["optimiser"])
         learner.scaler.load_state_dict(state["scaler"])
         self.step, self.validated = state["step"], state["validated"]
-        self.saved = self.step
+        self.saved, learner.goes_on = self.step, True
         if self.main:
             self.best.restore([tuple(row) for row in state["best"]], state.get("written", ()))
         self.seconds, self.sittings = state["seconds"], state["sittings"]

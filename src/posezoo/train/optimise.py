@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from posezoo.errors import PosezooError
-from posezoo.train.checkpoint import first_line
+from posezoo.train.checkpoint import first_line, out_of_memory
 from posezoo.train.network import Ema, norms
 from posezoo.train.order import Batch
 from posezoo.train.recipe import Recipe
@@ -39,7 +39,7 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     if step < rise:
         return (step + 1) / rise
     if plan.kind == "step":
-        return plan.factor ** sum(step >= share * total for share in plan.milestones)
+        return plan.factor ** sum(step >= round(share * total) for share in plan.milestones)
     progress = (step - rise) / max(1, total - rise)
     least = plan.factor**2
     return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
@@ -112,6 +112,7 @@ class Learner:
         plain: the network itself.
         model: the same, as called in training.
         ema: its average, in the main process.
+        goes_on: whether there is a checkpoint, with which the sizes of a step have to stay.
     """
 
     def __init__(
@@ -126,8 +127,12 @@ class Learner:
             accelerator: of the devices.
             total: steps of the run.
             samples: of a step: fewer than `optimiser.batch_size` where the data are.
+
+        Raises:
+            PosezooError: there is no room for it, or the recipe does not fit the devices.
         """
         self.recipe, self.task, self.accelerator, self.total, self.samples = recipe, task, accelerator, total, samples
+        self.goes_on = False
         device, several = accelerator.device, accelerator.num_processes > 1
         if recipe.run.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -137,14 +142,16 @@ class Learner:
                     "run.sync_batchnorm needs GPUs: on CPUs, model.keep_norm=true leaves BatchNorm alone"
                 )
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        self.plain = model.to(device)
         decay = recipe.optimiser.ema if accelerator.is_main_process else 0.0
-        self.ema = Ema(self.plain, decay) if decay else None
+        with self.room("with the network alone"):
+            self.plain = model.to(device)
+            self.ema = Ema(self.plain, decay) if decay else None
         self.optimiser = make_optimiser(recipe, self.plain, samples)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.run.precision == "fp16")
         if recipe.run.compile:
             self.plain.compile()
-        self.model = accelerator.prepare_model(self.plain)
+        with self.room("with the network alone"):
+            self.model = accelerator.prepare_model(self.plain)
 
     def train_mode(self) -> None:
         """Ready to learn; `model.keep_norm` leaves BatchNorm as it is in use."""
@@ -171,7 +178,7 @@ class Learner:
         rate = learning_rate(self.recipe, number, self.total)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * rate
-        with self._advice():
+        with self.room():
             self.optimiser.zero_grad(set_to_none=True)
             losses = []
             for batch in parts:
@@ -188,9 +195,9 @@ class Learner:
             self.scaler.update()
             if self.ema is not None:
                 self.ema.update(self.plain, number)
-        mine = torch.stack(losses)
-        shared = torch.stack([mine.mean(), torch.full_like(mine[0], float(stop()))])
-        return Outcome(self.accelerator.reduce(shared, "mean"), mine, parts, figures)
+            mine = torch.stack(losses)
+            shared = torch.stack([mine.mean(), torch.full_like(mine[0], float(stop()))])
+            return Outcome(self.accelerator.reduce(shared, "mean"), mine, parts, figures)
 
     def autocast(self) -> torch.autocast:
         """The precision that the network computes in."""
@@ -198,26 +205,44 @@ class Learner:
         return torch.autocast(self.accelerator.device.type, PRECISIONS[precision], enabled=precision != "no")
 
     @contextmanager
-    def _advice(self) -> Iterator[None]:
-        """Say what to try where memory or the compiler fails."""
+    def room(self, when: str = "") -> Iterator[None]:
+        """Say what to try where memory or the compiler fails.
+
+        Args:
+            when: where the sizes of a step are not what fails; "": they are.
+        """
         try:
             yield
-        except RuntimeError as err:  # torch.OutOfMemoryError is one; a CPU has none of its own
-            if isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in str(err):
-                raise PosezooError(self._smaller()) from err
+        except (RuntimeError, PosezooError) as err:
+            if out_of_memory(err):
+                raise PosezooError(self._elsewhere(when) if when else self._smaller()) from err
             if self.recipe.run.compile and type(err).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 told = f"torch.compile cannot compile this network here ({first_line(err)}): set run.compile=false"
                 raise PosezooError(told) from err
             raise
+
+    @property
+    def _place(self) -> str:
+        return "the GPU" if self.accelerator.device.type == "cuda" else "this machine"
+
+    def _elsewhere(self, when: str) -> str:
+        """What to try where sizes do not help or have to stay: nothing that `--resume` would refuse."""
+        instead = ", or set run.device=cpu" if self.accelerator.device.type == "cuda" else ""
+        return f"{self._place} is out of memory {when}: see what else uses it{instead}"
 
     def _smaller(self) -> str:
         """What to try where a pass does not fit."""
         given, devices, batch = self.recipe.optimiser, self.accelerator.num_processes, self.samples
         shares = devices * given.accumulate
         now = batch // shares
-        place = "the GPU" if self.accelerator.device.type == "cuda" else "this machine"
+        when = f"with {now} samples a pass" if now > 1 else "with one sample a pass"
+        told = (
+            f"{self._elsewhere(when)}; or, in another run.folder,"
+            if self.goes_on
+            else f"{self._place} is out of memory {when}:"
+        )
         if now <= 1:
-            return f"{place} is out of memory with one sample a pass: take a smaller input.size_wh or model.arch"
+            return f"{told} take a smaller input.size_wh or model.arch"
         passes = next((n for n in range(2 * given.accumulate, batch + 1) if batch % (n * devices) == 0), None)
         advice = []
         if passes is not None:
@@ -225,4 +250,4 @@ class Learner:
         if self.recipe.run.precision == "no":
             advice.append("run.precision=bf16")
         advice.append(f"{'or ' if advice else ''}optimiser.batch_size={now // 2 * shares}")
-        return f"{place} is out of memory with {now} samples a pass: try {', '.join(advice)}"
+        return f"{told} try {', '.join(advice)}"

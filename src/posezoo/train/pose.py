@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset
 
 from posezoo.codecs import CODECS, Codec, CombinedCodec, HeatmapCodec, IntegralCodec, combined_torch, get_codec
@@ -22,15 +22,17 @@ from posezoo.data.mixed import Mixed, locate, read_some_joints, read_sources
 from posezoo.data.pictures import look_for_faults, read_labelled
 from posezoo.data.readers import read_dataset
 from posezoo.deploy.runtimes import TorchRuntime
-from posezoo.errors import PosezooError, unknown_name
+from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator, NetworkSpec
-from posezoo.evaluate import evaluate_predictions
+from posezoo.evaluate import judge
 from posezoo.evaluate.oks import keypoint_ap
-from posezoo.evaluate.pipeline import estimate, joint_columns, judgeable
+from posezoo.evaluate.pipeline import estimate, joint_columns, judgeable, placeholders
 from posezoo.evaluate.plan import Task, plan
 from posezoo.evaluate.protocol import Protocol
 from posezoo.models.hourglass import StackedHourglass
 from posezoo.skeletons import Skeleton, get_skeleton
+from posezoo.train.checkpoint import out_of_memory
+from posezoo.train.joints import joint_weights
 from posezoo.train.log import NOBODY
 from posezoo.train.losses import label_loss
 from posezoo.train.recipe import DataPart, Recipe, Source, TargetPart
@@ -92,7 +94,7 @@ class PoseTask:
         order_weights: (rows,) how often each is drawn.
         notes: what to tell before the run begins.
         joints: how many there are.
-        joint_weights: (K,) how much each counts: the skeleton's weights times those of the recipe's parts.
+        joint_weights: (K,) float32, how much each counts, see `posezoo.train.joints`.
         codec: between joints and the network's output; its stride is that of the network, once it has been seen.
         metric: the figure of `validate` that tells which weights are best.
         judged_by: the people of the validation source, or None.
@@ -115,7 +117,7 @@ class PoseTask:
         self._mean = torch.tensor(given.mean).view(3, 1, 1) * 255
         self._std = torch.tensor(given.std).view(3, 1, 1) * 255
         self._sigmas = torch.tensor(self.skeleton.oks_sigmas, dtype=torch.float32)
-        self.joint_weights = joint_weights(self.skeleton, recipe.target.part_weights)
+        self.joint_weights = torch.tensor(joint_weights(self.skeleton, recipe.target), dtype=torch.float32)
         self._distiller: Any = None
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
@@ -223,20 +225,6 @@ def _check_joints(name: str, codec: CombinedCodec, skeleton: Skeleton) -> None:
     )
 
 
-def joint_weights(skeleton: Skeleton, part_weights: Mapping[str, float]) -> Tensor:
-    """How much each joint counts, (K,) float32: the skeleton's weight times that of every part that it is in.
-
-    Raises:
-        UnknownNameError: the skeleton has no such part; the message has the nearest name.
-    """
-    weights = np.array(skeleton.joint_weights, np.float64)
-    for part, weight in part_weights.items():
-        if part not in skeleton.parts:
-            raise unknown_name(f"part of {skeleton.name}", part, skeleton.parts)
-        weights[[skeleton.index(joint) for joint in skeleton.parts[part]]] *= weight
-    return torch.tensor(weights, dtype=torch.float32)
-
-
 def at_stride(codec: Codec, maps: Tensor, size_wh: tuple[int, int]) -> Codec:
     """The codec with the stride of a network whose output for crops of `size_wh` is `maps` (N, K, h, w).
 
@@ -302,8 +290,9 @@ class _Trainee(Estimator):
             flip_shift=False,
         )
         self.detector, self.flip, self.max_megapixels = None, False, None
-        # no more than learn together, so that there is room for them
-        self.batch_size = min(_MOST_JUDGED, max(1, learning.batch_size // learning.accumulate))
+        # no more than learn together on a device, so that there is room for them
+        devices = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        self.batch_size = min(_MOST_JUDGED, max(1, learning.batch_size // (learning.accumulate * devices)))
 
 
 class _Judge:
@@ -321,7 +310,7 @@ class _Judge:
 
     def _try(self) -> None:
         """Judge people whose joints all are in the middle of their box, to see whether anybody can be judged."""
-        found = self.judged((task, _middles(task, self.trainee.skeleton)) for task in self.tasks)
+        found = self.judged((task, placeholders(task, self.trainee.skeleton)) for task in self.tasks)
         if not math.isfinite(value := found.get(self.metric, math.nan)) or value == NOBODY:
             raise PosezooError(
                 f"data.validate: {self.annotations} has nobody whom {self.metric} can be told of; validate on another "
@@ -329,9 +318,15 @@ class _Judge:
             )
 
     def figures(self, model: nn.Module, device: torch.device) -> dict[str, float]:
-        """What the network comes to."""
+        """What the network comes to, in batches that there is room for: the figures do not depend on them."""
         self.trainee.runtime = TorchRuntime(model, str(device))
-        return self.judged(estimate(self.trainee, self.tasks))
+        while True:
+            try:
+                return self.judged(estimate(self.trainee, self.tasks))
+            except (PosezooError, RuntimeError) as err:
+                if self.trainee.batch_size == 1 or not out_of_memory(err):
+                    raise
+            self.trainee.batch_size //= 2
 
     def judged(self, found: Iterable[tuple[Task, Poses | PosezooError]]) -> dict[str, float]:
         """The dataset's figures of what was found in each picture."""
@@ -342,7 +337,7 @@ class _Judge:
             predictions += judgeable(task, poses, PLAIN, self.trainee, self.people.skeleton, self.columns)
         if self.source.dataset is None:
             return keypoint_ap(self.annotations, predictions, self.people.skeleton)
-        return evaluate_predictions(predictions, self.source.dataset, self.annotations)
+        return judge(predictions, self.source.dataset, self.annotations, {}, own=True)
 
 
 def _present(tasks: Sequence[Task], max_missing: float) -> tuple[list[Task], tuple[str, ...]]:
@@ -351,12 +346,6 @@ def _present(tasks: Sequence[Task], max_missing: float) -> tuple[list[Task], tup
     looks, told = look_for_faults("data.validate", [task.path for task in tasks], sizes_wh, max_missing)
     sound = [task for task, one in zip(tasks, looks, strict=True) if not one.fault]
     return sound, (f"{told}, and nobody is found in them",) if told else ()
-
-
-def _middles(task: Task, skeleton: Skeleton) -> Poses:
-    xyxy = task.boxes.xyxy
-    middles = np.repeat(xyxy.reshape(-1, 1, 2, 2).mean(axis=2), len(skeleton), axis=1)
-    return Poses(middles, np.ones(middles.shape[:2], np.float32), xyxy, task.boxes.scores, skeleton)
 
 
 def _read_judged(data: DataPart, source: Source, skeleton: Skeleton) -> tuple[Path, People]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from posezoo.data.augment import Augment
+from posezoo.data.fields import File, NoFile, NoText, at_home, empty_is_none
 from posezoo.errors import PosezooError, unknown_name
 
 
@@ -28,23 +29,6 @@ def _share(value: Any) -> Any:
         raise ValueError(f"'{value}' is neither a number nor a share such as \"170/210\"") from None
 
 
-def _at_home(value: Any) -> Any:
-    """A path as text or number; "~" is the home, which a shell does not fill in behind `key=`."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str | Path) or not str(value).startswith("~"):
-        return value
-    try:
-        return type(value)(Path(value).expanduser())
-    except RuntimeError:  # nobody of that name: then it is a file's
-        return value
-
-
-def _empty_is_none(value: Any) -> Any:
-    """`model.weights=` takes back what a row says."""
-    return None if isinstance(value, str) and value == "" else value
-
-
 class Part(BaseModel):
     """A table of a recipe."""
 
@@ -54,9 +38,6 @@ class Part(BaseModel):
 
 WARMUP = 200  # steps, in runs that are long enough
 Positive = Annotated[float, Field(gt=0)]
-File = Annotated[Path, BeforeValidator(_at_home)]
-NoText = Annotated[str | None, BeforeValidator(_empty_is_none)]
-NoFile = Annotated[File | None, BeforeValidator(_empty_is_none)]
 
 
 class ModelPart(Part):
@@ -64,7 +45,7 @@ class ModelPart(Part):
 
     arch: str
     # a file, or a model of the zoo, whose weights are fetched
-    weights: Annotated[str | None, BeforeValidator(_at_home), BeforeValidator(_empty_is_none)] = None
+    weights: Annotated[str | None, BeforeValidator(at_home), BeforeValidator(empty_is_none)] = None
     transfer: bool = False  # take of `weights` all that fits, but the layer that predicts joints; False: they are whole
     backbone: NoFile = None  # a file under data.root, or where it says: a network that classifies ImageNet
     freeze: int = -1  # leave the backbone's stem and blocks up to this one as they are; -1: train all
@@ -99,7 +80,7 @@ class DataPart(Part):
 
     root: File = Path(".")  # where the paths below start
     train: tuple[Source, ...]  # one table, or several whose joints are brought together by name
-    validate_on: Annotated[Source | None, BeforeValidator(_empty_is_none)] = Field(None, alias="validate")
+    validate_on: Annotated[Source | None, BeforeValidator(empty_is_none)] = Field(None, alias="validate")
     skeleton: str = "coco17"  # what the network predicts
     max_missing: float = Field(0.01, ge=0, le=1)  # share of a source's pictures that may be absent
     second_opinion: bool = False  # reconcile the labels with the file's teacher_keypoints
@@ -136,6 +117,7 @@ class TargetPart(Part):
     loss: Literal["mse", "ohkm"] = "mse"  # of heatmaps; "ohkm": only the worst joints of each person (CPN)
     hardest: int = Field(8, ge=1)  # "ohkm": how many
     integral_weight: float = Field(1.0, gt=0)  # of the integral half of a combined codec
+    joint_weights: bool = False  # some joints count more, as the skeleton has it; no zoo trained so
     part_weights: dict[str, Annotated[float, Field(ge=0)]] = {}  # by part of the skeleton, such as left_hand = 10
 
     @model_validator(mode="after")
