@@ -61,7 +61,7 @@ def test_a_judged_file_has_a_report_where_one_is_asked_for(dataset: Path) -> Non
     out = dataset / "judged"
     ran = judge(dataset, truth_as_predictions(dataset), "-o", out)
     assert ran.code == 0 and ran.out.endswith(f"-> {out}\n")
-    assert sorted(path.name for path in out.iterdir()) == ["report.json", "report.txt"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["report.json", "report.txt"]
     report = json.loads((out / "report.json").read_text())
     assert report["metrics"] == json.loads(judge(dataset, truth_as_predictions(dataset), "--json").out)
     assert report["counts"] == {"predictions": 2} and report["metrics"]["APL"] == -1
@@ -97,6 +97,14 @@ def test_nobody_of_a_size_is_a_dash_in_the_table(dataset: Path) -> None:
         (lambda p: [{**p[0], "score": float("nan")}], "expected a finite number"),
         (lambda p: [{"image_id": 1, "score": 1.0}], "has no 'keypoints'"),
         (lambda p: {"predictions": p}, "list"),
+        (lambda p: "[" * 100000 + "]", "is not valid JSON"),
+        (lambda p: json.dumps(p).replace("0.9", "1" * 5000), "is not valid JSON"),
+        (lambda p: [{**p[0], "keypoints": [10**400, *p[0]["keypoints"][1:]]}], "a number in the keypoints is beyond"),
+        (lambda p: [{**p[0], "score": -(10**400)}], "a number in the score is beyond"),
+        (lambda p: [{**p[0], "bbox": 5}], "prediction 0: its bbox is 5, expected 4 numbers"),
+        (lambda p: [{**p[0], "bbox": [1, 2, 3]}], "its bbox is [1, 2, 3], expected 4 numbers"),
+        (lambda p: [{**p[0], "bbox": list("abcd")}], "'a' in the bbox is no number"),
+        (lambda p: [{**p[0], "bbox": [0, 0, None, 1]}], "its bbox has nan"),
     ],
 )
 def test_bad_predictions_are_one_line_and_exit_code_2(dataset: Path, change: Any, message: str) -> None:
@@ -120,6 +128,66 @@ def test_mistakes_are_one_line_and_exit_code_2(dataset: Path, arguments: list[st
     ran = run("evaluate", *arguments, "--annotations", dataset / "people.json", "-o", dataset / "out")
     assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
     assert message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("dataset_name", "option", "message"),
+    [
+        ("jhmdb", "threshold=abc", "threshold must be a number above 0, but is 'abc'"),
+        ("jhmdb", "threshold=[1,2]", "threshold must be a number above 0, but is [1, 2]"),
+        ("jhmdb", "threshold=-1", "above 0, but is -1"),
+        ("mpii_trb", "threshold=nan", "above 0, but is nan"),
+        ("hand21", "auc_scale=true", "auc_scale must be a number above 0, but is True"),
+        ("jhmdb", "offset=inf", "offset must be a finite number, but is inf"),
+        ("coco", "dataset=coco", "unknown option of coco 'dataset'"),
+        ("posetrack18", "people=1", "people must be true or false, but is 1"),
+        ("crowdpose", "crowd_index=0.1", "crowd_index must be two numbers in 0..1 that rise"),
+        ("crowdpose", "crowd_index=[0.8,0.2]", "that rise, such as [0.1, 0.8], but is [0.8, 0.2]"),
+        ("crowdpose", "crowd_index=[0.1]", "but is [0.1]"),
+        ("crowdpose", "crowd_index=[0.1,0.2,0.3]", "but is [0.1, 0.2, 0.3]"),
+        ("crowdpose", "crowd_index=['a','b']", "but is ['a', 'b']"),
+    ],
+)
+def test_a_wrong_option_of_a_metric_is_one_line(dataset: Path, dataset_name: str, option: str, message: str) -> None:
+    path = dataset / "predictions.json"
+    path.write_text(json.dumps(truth_as_predictions(dataset)))
+    words = ["--predictions", path, "--dataset", dataset_name, "--annotations", dataset / "people.json"]
+    ran = run("evaluate", *words, "--set", option)
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+    assert message in ran.err
+
+
+@pytest.mark.parametrize("change", [{"foot_score": "x"}, {"foot_score": None}, {"foot_kpts": None}])
+def test_wrong_parts_of_a_whole_body_are_one_line(dataset: Path, change: dict[str, Any]) -> None:
+    parts = {"keypoints": 17, "foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21, "righthand_kpts": 21}
+    whole = {part: [9.0, 9.0, 1.0] * count for part, count in parts.items()}
+    content = json.loads((dataset / "people.json").read_text())
+    content["annotations"] = [{**content["annotations"][0], **whole}]
+    predictions = [{"image_id": 1, "score": 0.9, **whole, **change}]
+    with pytest.raises(PosezooError, match="|".join(change)):
+        evaluate_predictions(predictions, "wholebody133", content)
+
+
+def test_annotations_that_nest_without_end_are_one_line(dataset: Path) -> None:
+    predictions = truth_as_predictions(dataset)
+    (dataset / "people.json").write_text("[" * 100000)
+    ran = judge(dataset, predictions)
+    assert (ran.code, ran.err.count("\n")) == (2, 1) and "people.json is not valid JSON" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--protocol", "hrnet", "--boxes", "gt"], "--boxes, --protocol"),
+        (["--images", "."], "--images"),
+        (["--weights", "x.pth"], "--weights"),
+        (["--runtime", "onnx", "--device", "cpu", "--threads", "2"], "--threads, --runtime, --device"),
+    ],
+)
+def test_what_is_a_models_is_not_for_a_file(dataset: Path, words: list[str], named: str) -> None:
+    ran = judge(dataset, truth_as_predictions(dataset), *words)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert f"--predictions judges a file as it is: leave out {named}, which is for a model" in ran.err
 
 
 def test_a_model_is_run_and_judged(dataset: Path) -> None:

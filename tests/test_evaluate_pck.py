@@ -343,7 +343,7 @@ def test_annotations_of_another_form(content, tmp_path):
     file.write_text(json.dumps(content))
     for dataset in ("jhmdb", "hand21", "mpii"):
         if (dataset, content) != ("mpii", []):  # a list of nobody
-            with pytest.raises(PosezooError, match=r"a\.json is not"):
+            with pytest.raises(PosezooError, match=r"a\.json (is|has no|has the joints of mpii)"):
                 pck.evaluate([], file, dataset)
-    with pytest.raises(PosezooError, match="is not"):
+    with pytest.raises(PosezooError, match=r"a\.json (is|has no)"):
         trb.evaluate([], file)

@@ -386,7 +386,7 @@ def test_annotations_that_cannot_be_used(tmp_path):
     with pytest.raises(PosezooError, match="unknown dataset"):
         posetrack.evaluate([], truth[0], "posetrack")
     for name, value in (("images", 3), ("annotations", [3]), ("annotations", [{"image_id": 0}])):
-        with pytest.raises(PosezooError, match="PoseTrack18"):
+        with pytest.raises(PosezooError, match=r"PoseTrack18|no list of 'images'|not a COCO keypoint file"):
             posetrack.evaluate([], {**truth[0], name: value})
     people = [{k: v for k, v in a.items() if k != "track_id"} for a in truth[0]["annotations"]]
     with pytest.raises(PosezooError, match="people without a 'track_id'"):

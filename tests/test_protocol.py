@@ -129,7 +129,8 @@ def test_every_setting_is_in_the_line():
         "name": "other",
     }
     on_truth = dataclasses.replace(base, boxes="gt")
-    assert dataclasses.replace(on_truth, cut_boxes=True).describe() != on_truth.describe()
-    assert {*other, "cut_boxes"} == {field.name for field in dataclasses.fields(Protocol)}
+    cut = dataclasses.replace(on_truth, cut_boxes=True)
+    assert len({each.describe() for each in (on_truth, cut, dataclasses.replace(cut, cut_pixel=True))}) == 3
+    assert {*other, "cut_boxes", "cut_pixel"} == {field.name for field in dataclasses.fields(Protocol)}
     for key, value in other.items():
         assert dataclasses.replace(base, **{key: value}).describe() != base.describe(), key

@@ -112,6 +112,7 @@ class Estimator:
         merge: whether poses that repeat a better one are left out where the detector gives the boxes; None: unless
             they are a file's, of which each has its pose.
         max_megapixels: larger files are refused.
+        opened: the name or file that the network was opened by, and the file of its weights; None: not known.
 
     Example:
         >>> poses = Estimator()("examples/astronaut.png")     # doctest: +SKIP
@@ -120,6 +121,7 @@ class Estimator:
     """
 
     merge: bool | None = None
+    opened: tuple[str, str | None] | None = None
     _device: OnDevice | None = None
     _device_settings: tuple[Any, ...] = ()
 
@@ -157,6 +159,7 @@ class Estimator:
         if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
             raise PosezooError(f"batch_size must be 1 or more, a whole number, but is {batch_size!r}")
         self.spec, self.runtime = open_network(name_or_file, weights, runtime, device, threads, precision)
+        self.opened = os.fspath(name_or_file), None if weights is None else os.fspath(weights)
         self.detector = None if detector is None else get_detector(detector, runtime, device, threads)
         self.flip, self.max_megapixels = flip, max_megapixels
         self.batch_size = batch_size or default_batch_size(self.runtime.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,6 +77,10 @@ def evaluate_command(
     Example:  posezoo evaluate embedded --dataset coco --images val2017 --annotations person_keypoints_val2017.json
     """
     if predictions is not None and model is None:
+        _refuse_given(
+            {"--images": images, "--boxes": boxes, "--protocol": protocol, "--weights": weights, "--threads": threads},
+            {"--runtime": runtime, "--precision": precision, "--device": device, "--batch-size": batch_size},
+        )
         _judge_file(predictions, dataset, annotations, _options(change or ()), output, fresh, as_json)
         return
     if model is None or predictions is not None:
@@ -112,10 +115,17 @@ def evaluate_command(
     if report is None:  # another process of this run tells the result
         return
     if as_json:
-        print_json(_finite(report.to_dict()))
+        print_json(report.to_dict())
     else:
         typer.echo(report.text())
         typer.echo(f"-> {output}")
+
+
+def _refuse_given(*options: Mapping[str, object]) -> None:
+    """See that a file of predictions is not asked to be what only a model can be."""
+    asked = [name for each in options for name, given in each.items() if given not in (None, [], "auto")]
+    if asked:
+        raise PosezooError(f"--predictions judges a file as it is: leave out {', '.join(asked)}, which is for a model")
 
 
 def _options(texts: Sequence[str]) -> dict[str, Any]:
@@ -140,28 +150,19 @@ def _judge_file(
     fresh: bool,
     as_json: bool,
 ) -> None:
-    from posezoo.evaluate.report import is_figure, printed
+    from posezoo.evaluate.report import finite, is_figure, printed
     from posezoo.evaluate.report_files import judge_file
 
     report = judge_file(predictions, dataset, annotations, options, output, resume=not fresh)
     found = report.metrics
     if as_json:
-        print_json(_finite(found))
+        print_json(finite(found))
         return
     shown = {name: f"{found[name]:.6g}" if is_figure(found[name]) else "-" for name in printed(found, dataset)}
     print_table(["metric", dataset], list(map(list, shown.items())))
     typer.echo(f"{predictions} as it is, by the metric of {dataset}, on {annotations}")
     if output is not None:
         typer.echo(f"-> {output}")
-
-
-def _finite(value: Any) -> Any:
-    """Without the numbers that JSON does not have: null in their place."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @data_app.command("check")
@@ -186,7 +187,7 @@ def check_command(
         dataset, root, split=split, annotations=annotations, images=images, draw=sheet if draw else None
     )
     if as_json:
-        print_json(_finite(report.to_dict()))
+        print_json(report.to_dict())
     else:
         typer.echo("\n".join(report.lines()))
     if any(each.missing.count for each in report.splits):

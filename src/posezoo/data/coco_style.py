@@ -108,7 +108,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as err:
+    except (ValueError, RecursionError) as err:  # a number of thousands of digits is a ValueError
         raise PosezooError(f"{path} is not valid JSON: {err}") from None
     except OSError as err:
         raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from posezoo.data.catalog import Dataset, get_dataset, list_datasets
 from posezoo.errors import PosezooError
-from posezoo.skeletons import map_joints
+from posezoo.skeletons import Skeleton, map_joints
 
 # COCO-WholeBody keeps its joints in five lists (its data_format.md); each is a run of the joints of wholebody133.
 PARTS = (("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
@@ -20,7 +20,7 @@ _LISTED = 24  # joints that a message names
 
 
 def plain(name: str) -> str:
-    """A joint's name as the skeletons spell it: "Right Shoulder" and "Right-shoulder" are right_shoulder."""
+    """A joint's name as it is compared: "Right Shoulder" and "Right-shoulder" are right_shoulder."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
@@ -65,22 +65,60 @@ def order(content: Mapping[str, Any], where: str, dataset: Dataset) -> tuple[NDA
     Raises:
         PosezooError: the file has the joints of another dataset, which the message names.
     """
+    return _order(content, where, dataset.joints, dataset.sets, dataset.spelled, dataset.name)
+
+
+def own_order(content: Mapping[str, Any], where: str, skeleton: Skeleton) -> tuple[NDArray[np.int64], int]:
+    """As `order`, of a file of no known dataset, which has the joints of `skeleton`."""
+    return _order(content, where, skeleton, (skeleton,), {}, skeleton.name)
+
+
+def _order(
+    content: Mapping[str, Any],
+    where: str,
+    wanted: Skeleton,
+    sets: Sequence[Skeleton],
+    spelled: Mapping[str, str],
+    owner: str,
+) -> tuple[NDArray[np.int64], int]:
     try:
         stated, count = stated_joints(content), keypoint_count(content)
     except PosezooError as err:
         raise PosezooError(f"{where}: {err}") from None
     except (AttributeError, KeyError, TypeError) as err:
         raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
-    names = tuple(dataset.spelled.get(name, name) for name in stated)
+    names = tuple(spelled.get(name, name) for name in stated)
     if names and count is not None and len(names) != count:
         names = ()  # COCO-WholeBody's and others' categories speak of a part of the joints only
-    for joints in dataset.sets:
-        if names and set(names) == set(joints.joints):
-            at = np.array([names.index(joint) for joint in joints.joints], np.int64)
-            return at[map_joints(joints, dataset.joints)], len(names)
+    for joints in sets:
+        own = [plain(joint) for joint in joints.joints]
+        if names and set(names) == set(own):
+            at = np.array([names.index(joint) for joint in own], np.int64)
+            return at[map_joints(joints, wanted)], len(names)
         if not names and count in (None, len(joints)):
-            return map_joints(joints, dataset.joints), len(joints)
-    raise PosezooError(f"{where} {whose(content)}, not those of {dataset.name} ({_few(dataset.joints.joints)})")
+            return map_joints(joints, wanted), len(joints)
+    raise PosezooError(f"{where} {whose(content)}, not those of {owner} ({_few(wanted.joints)})")
+
+
+def labels(entries: Sequence[Mapping[str, Any]], columns: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """The labels of annotations, (N, K, 3) of x, y, v, in the order of `columns`; 0 for those without any.
+
+    Raises:
+        PosezooError: one has another number of keypoints than `count`, or something that is no number.
+    """
+    given = np.zeros((len(entries), count, 3))
+    for n, entry in enumerate(entries):
+        values = entry.get("keypoints")
+        if not values:
+            continue
+        if len(values) != 3 * count:
+            raise PosezooError(f"annotation {entry.get('id', n)} has {len(values) / 3:g} keypoints, not {count}")
+        try:
+            given[n] = np.reshape(values, (count, 3))
+        except (OverflowError, TypeError, ValueError) as err:
+            who = f"annotation {entry.get('id', n)}"
+            raise PosezooError(f"{who} has keypoints that are not x, y, v of each: {err}") from None
+    return given[:, columns]
 
 
 def coco_content(content: Any, where: str, dataset: Dataset) -> dict[str, Any]:
@@ -92,7 +130,19 @@ def coco_content(content: Any, where: str, dataset: Dataset) -> dict[str, Any]:
     if isinstance(content, dict) and isinstance(content.get("images"), list):
         # the annotations of test videos are not published
         return {**content, "annotations": content.get("annotations") or []}
-    raise PosezooError(f"{where} {whose(content)}; {dataset.name} wants a COCO-style file")
+    lacks = isinstance(content, dict) and "annotations" in content
+    told = "has no list of 'images'" if lacks else whose(content)
+    raise PosezooError(f"{where} {told}; {dataset.name} wants a COCO-style file")
+
+
+def need_annotations(content: Any, where: str) -> None:
+    """Refuse the file of pictures whose annotations are not published: nobody can be judged by it.
+
+    Raises:
+        PosezooError: it is such a file.
+    """
+    if isinstance(content, Mapping) and "images" in content and content.get("annotations") is None:
+        raise PosezooError(f"{where} has pictures but no 'annotations': nobody can be judged by it")
 
 
 def is_mpii(content: list[Any]) -> bool:
@@ -132,7 +182,7 @@ def _owners(names: Sequence[str]) -> list[str]:
     return [
         d.name
         for d in datasets
-        if any({d.spelled.get(name, name) for name in names} == set(joints.joints) for joints in d.sets)
+        if any({d.spelled.get(name, name) for name in names} == set(map(plain, joints.joints)) for joints in d.sets)
     ]
 
 

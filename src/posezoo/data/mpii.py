@@ -67,7 +67,7 @@ def read_mpii(annotations: Path, images: Path, dataset: Dataset) -> People:
                 keypoints[row, :, 2] = np.reshape(person["joints_vis"], count)
         centers, scales = crop_center_scale([p["center"] for p in content], [p["scale"] for p in content])
         files = [str(person["image"]) for person in content]
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, OverflowError, TypeError, ValueError) as err:
         raise PosezooError(f"{where} is not a list of MPII's people: {type(err).__name__} {err}") from None
     rows = {file: row for row, file in enumerate(dict.fromkeys(files))}
     weights = (keypoints[..., 2] > 0).astype(np.float32)
@@ -120,7 +120,7 @@ def read_trb(annotations: Path, images: Path, dataset: Dataset) -> People:
         heads = np.array([e.get("headbox", [np.nan] * 4) for e in entries], np.float32).reshape(-1, 4)
         boxes = square_boxes(centers, TRB_SIZE / MARGIN / np.where(scales > 0, scales, np.inf))
         boxed = [_with_box(entry, box) for entry, box in zip(entries, boxes.tolist(), strict=True)]
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         raise PosezooError(f"{where} is not MPII-TRB: {type(err).__name__} {err}") from None
     people = to_people({**content, "annotations": boxed}, where, images, dataset.joints, columns, count)
     headed = heads[people.index]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posezoo.data import joints as names
 from posezoo.data.catalog import Dataset, get_dataset
@@ -20,6 +21,7 @@ from posezoo.data.videos import read_jhmdb, read_posetrack
 from posezoo.errors import PosezooError
 
 Reader = Callable[[Path, Path, Dataset], People]
+Form = Callable[[Any, str, Dataset], dict[str, Any]]
 
 _ASKED_FOR = 100  # pictures, from all over a file, that decide which folder holds them: each takes a look at a disk
 
@@ -63,11 +65,16 @@ def _in_folder(people: People, folders: list[Path]) -> People:
     return people if folder == folders[0] else replace(people, images=tuple(folder / name for name in inner))
 
 
-def cropped_boxes(people: People) -> np.ndarray:
-    """The annotated boxes as HRNet and MMPose 0.x cut them at the picture's edge before they crop people by them.
+def cropped_boxes(people: People, lost: int = 1) -> np.ndarray:
+    """The annotated boxes as HRNet, GluonCV and MMPose cut them at the picture's edge before they crop people by them.
 
-    x2 = min(width - 1, x1 + w - 1), and so for y: a box loses a pixel even where it ends within the picture. Boxes
-    made of a centre and a scale, and those of pictures of unknown size, are as they were.
+    x2 = min(width - 1, x1 + w - lost), and so for y. Those of pictures of unknown size are as they were.
+
+    Args:
+        people: whose boxes were drawn; one made of a centre and a scale may reach beyond the picture, and nobody cuts
+            it.
+        lost: pixels by which a box is smaller even where it ends within the picture: 1 in HRNet and GluonCV, and in
+            MMPose before it was mended there, 0 since.
 
     Returns:
         (N, 4) float32 xyxy; a box that is empty afterwards is one that they leave out.
@@ -76,32 +83,46 @@ def cropped_boxes(people: People) -> np.ndarray:
     last = people.sizes_wh[people.image_row].astype(np.float32) - 1
     known = (last > 0).all(axis=1)
     first = np.maximum(boxes[:, :2], 0)
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] - 1, 0)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] - lost, 0)
     boxes[known] = np.concatenate([first, np.minimum(last, first + sides)], axis=1)[known]
     return boxes
 
 
+def coco_form(content: Any, where: str, dataset: Dataset) -> tuple[dict[str, Any], NDArray[np.int64], int]:
+    """What a file of a dataset says in COCO's form, and which joint is which in it: the same to readers and to judges.
+
+    Args:
+        content: the file, parsed.
+        where: what to call it in errors.
+        dataset: whose it should be; of those that are read by `FORMS` or are in COCO's form anyway.
+
+    Returns:
+        contents; then as `joints.order`: (K,) where each joint of the skeleton stands, and how many a person has.
+
+    Raises:
+        PosezooError: it is another dataset's, which the message names, or not of its form.
+    """
+    form: Form = FORMS.get(dataset.reader, names.coco_content)
+    content = form(content, where, dataset)
+    return content, *names.order(content, where, dataset)
+
+
 def read_coco(annotations: Path, images: Path, dataset: Dataset) -> People:
-    """A COCO-style file; CrowdPose's `crowdIndex` of each picture is kept."""
-    content = names.coco_content(read_json(annotations), str(annotations), dataset)
-    people = _people(content, str(annotations), images, dataset)
+    """A file that `coco_form` knows; CrowdPose's `crowdIndex` of each picture is kept."""
+    where = str(annotations)
+    content, columns, count = coco_form(read_json(annotations), where, dataset)
+    people = to_people(content, where, images, dataset.joints, columns, count)
     crowding = [picture.get("crowdIndex") for picture in content["images"]]
     if crowding and None not in crowding:
         people = replace(people, crowd_index=np.array(crowding, np.float32))
     return people
 
 
-def _people(content: dict[str, Any], where: str, images: Path, dataset: Dataset) -> People:
-    columns, count = names.order(content, where, dataset)
-    return to_people(content, where, images, dataset.joints, columns, count)
-
-
-def read_aic(annotations: Path, images: Path, dataset: Dataset) -> People:
+def of_aic(content: Any, where: str, dataset: Dataset) -> dict[str, Any]:
     """MMPose's COCO-style file, or AI Challenger's own: a list of pictures with people by name."""
-    content = read_json(annotations)
     if isinstance(content, list) and content and isinstance(content[0], dict) and "keypoint_annotations" in content[0]:
-        return to_people(_aic_as_coco(content, str(annotations)), str(annotations), images, dataset.joints)
-    return _people(names.coco_content(content, str(annotations), dataset), str(annotations), images, dataset)
+        return _aic_as_coco(content, where)
+    return names.coco_content(content, where, dataset)
 
 
 def _aic_as_coco(content: list[dict[str, Any]], where: str) -> dict[str, Any]:
@@ -126,15 +147,16 @@ def _aic_as_coco(content: list[dict[str, Any]], where: str) -> dict[str, Any]:
     return {"images": pictures, "annotations": entries}
 
 
-def read_wholebody(annotations: Path, images: Path, dataset: Dataset) -> People:
+def of_wholebody(content: Any, where: str, dataset: Dataset) -> dict[str, Any]:
     """COCO-WholeBody: the body, feet, face and hands of a person in five lists, or all 133 joints in one."""
-    where = str(annotations)
-    content = names.coco_content(read_json(annotations), where, dataset)
-    entries = content["annotations"]
-    if not any("face_kpts" in entry for entry in entries):
-        return _people(content, where, images, dataset)
-    whole = [{**entry, "keypoints": _joined(entry, where)} for entry in entries]
-    return to_people({**content, "annotations": whole}, where, images, dataset.joints)
+    content = names.coco_content(content, where, dataset)
+    try:
+        if any("face_kpts" in entry for entry in content["annotations"]):
+            whole = [{**entry, "keypoints": _joined(entry, where)} for entry in content["annotations"]]
+            return {**content, "annotations": whole}
+    except TypeError as err:
+        raise PosezooError(f"{where} is not a COCO-WholeBody file: {err}") from None
+    return content
 
 
 def _joined(entry: Mapping[str, Any], where: str) -> list[float]:
@@ -147,13 +169,15 @@ def _joined(entry: Mapping[str, Any], where: str) -> list[float]:
     return values
 
 
-def read_hand(annotations: Path, images: Path, dataset: Dataset) -> People:
+def of_hands(content: Any, where: str, dataset: Dataset) -> dict[str, Any]:
     """OneHand10K, or each labelled hand of COCO-WholeBody's people (see `hands_of`)."""
-    where = str(annotations)
-    content = names.coco_content(read_json(annotations), where, dataset)
-    if any("lefthand_kpts" in entry for entry in content["annotations"]):
-        content = hands_of(content, where)
-    return _people(content, where, images, dataset)
+    content = names.coco_content(content, where, dataset)
+    try:
+        if any("lefthand_kpts" in entry for entry in content["annotations"]):
+            return hands_of(content, where)
+    except TypeError as err:
+        raise PosezooError(f"{where} is not a file of hands: {err}") from None
+    return content
 
 
 def hands_of(content: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -174,11 +198,12 @@ def hands_of(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"images": content["images"], "annotations": hands}
 
 
+FORMS: Mapping[str, Form] = {"aic": of_aic, "wholebody": of_wholebody, "hand": of_hands}
+"""What puts files into COCO's form that may be in another one, by the name of the dataset's reader."""
+
 READERS: Mapping[str, Reader] = {
     "coco": read_coco,
-    "aic": read_aic,
-    "wholebody": read_wholebody,
-    "hand": read_hand,
+    **dict.fromkeys(FORMS, read_coco),
     "mpii": read_mpii,
     "trb": read_trb,
     "posetrack": read_posetrack,

@@ -75,8 +75,8 @@ def _frames(pictures: list[dict[str, Any]], where: str) -> tuple[Frame, ...]:
                 ignore_xy=tuple(
                     np.column_stack([x, y]).astype(np.float32)
                     for x, y in zip(
-                        _polygons(picture.get("ignore_regions_x")),
-                        _polygons(picture.get("ignore_regions_y")),
+                        polygons(picture.get("ignore_regions_x")),
+                        polygons(picture.get("ignore_regions_y")),
                         strict=True,
                     )
                 ),
@@ -87,7 +87,7 @@ def _frames(pictures: list[dict[str, Any]], where: str) -> tuple[Frame, ...]:
         raise PosezooError(f"{where} has a frame that cannot be read: {type(err).__name__} {err}") from None
 
 
-def _polygons(values: Any) -> list[list[float]]:
+def polygons(values: Any) -> list[list[float]]:
     """A list of polygons' x or y; a single polygon may stand there without the outer list."""
     if not values:
         return []

@@ -48,7 +48,8 @@ class Journal:
         journal = cls(path, json.loads(json.dumps(arguments)))
         if resume and path.is_file():
             lines = _lines(path)
-            earlier = lines[0].get("arguments", {}) if lines else {}
+            earlier = lines[0].get("arguments") if lines else None
+            earlier = earlier if isinstance(earlier, dict) else {}
             if earlier == journal.arguments:
                 journal._take(lines[1:])
                 journal.note = f"went on after {len(journal.found)} pictures of an earlier run" if journal.found else ""
@@ -127,18 +128,23 @@ def _text(line: Mapping[str, Any]) -> str:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; one that was cut off ends the list."""
+    """The whole lines of a file; one that was cut off, or that no run wrote, ends the list."""
     lines: list[dict[str, Any]] = []
     parse: Callable[[bytes], Any] = json.loads
     for text in path.read_bytes().split(b"\n"):
         try:
             line = parse(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(line, dict):
+        if not (isinstance(line, dict) and _is_of_a_run(line)):
             break
         lines.append(line)
     return lines
+
+
+def _is_of_a_run(line: Mapping[str, Any]) -> bool:
+    row, found = line.get("row", 0), line.get("predictions", [])
+    return isinstance(row, int) and isinstance(found, list) and all(isinstance(each, dict) for each in found)
 
 
 def _is_finished(path: Path) -> bool:

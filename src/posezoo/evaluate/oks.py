@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posezoo.data import joints as names
 from posezoo.data.catalog import get_dataset
 from posezoo.data.coco_style import read_json
+from posezoo.data.readers import coco_form
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.evaluate.average_precision import KEYPOINT_KEYS, Found, Matches, Truth, match, summarise
-from posezoo.evaluate.predictions import PART_FIELDS, Columns, Prediction, keypoint_list, to_columns
-from posezoo.skeletons import Skeleton, map_joints
+from posezoo.evaluate.predictions import PART_FIELDS, Columns, Prediction, number_lists, to_columns
+from posezoo.skeletons import Skeleton
 
 __all__ = ["BOX_KEYS", "CROWDPOSE_KEYS", "KEYPOINT_KEYS", "RULES", "Rules", "box_ap", "evaluate", "keypoint_ap"]
 
@@ -67,12 +69,11 @@ RULES = {
 
 @dataclass(frozen=True)
 class _Task:
-    """What is judged by which rules: the keypoint set, those that a file may be in, whether boxes give the areas."""
+    """Predictions of which dataset are judged by which rules, on which joints, and whether boxes give the areas."""
 
     dataset: str
     rules: Rules
     skeleton: Skeleton
-    sets: tuple[Skeleton, ...]
     box_area: bool = False
 
 
@@ -108,14 +109,17 @@ def evaluate(
     if crowd_index is not None:
         rules = replace(rules, crowd_index=crowd_index)
     entry = get_dataset(dataset)
-    return _judge(content, where, predictions, _Task(dataset, rules, entry.joints, entry.sets, entry.area == "box"))
+    names.need_annotations(content, where)
+    content, columns, count = coco_form(content, where, entry)
+    task = _Task(dataset, rules, entry.joints, entry.area == "box")
+    return _judge(_Labelled(content, where, columns, count), predictions, task)
 
 
 def keypoint_ap(annotations: Path, results: Sequence[Prediction], skeleton: Skeleton) -> dict[str, float]:
     """COCO's average precision and recall for any keypoint set.
 
     Args:
-        annotations: COCO keypoint file.
+        annotations: COCO keypoint file; its joints are those of the skeleton in its order, or in the one that it names.
         results: COCO results, `{image_id, keypoints (3K), score}`.
         skeleton: whose sigmas to use.
 
@@ -125,8 +129,9 @@ def keypoint_ap(annotations: Path, results: Sequence[Prediction], skeleton: Skel
     """
     if not results:
         return dict.fromkeys(KEYPOINT_KEYS, 0.0)
-    task = _Task("coco", COCO_RULES, skeleton, (skeleton,))
-    return _judge(read_json(annotations), str(annotations), results, task)
+    content, where = read_json(annotations), str(annotations)
+    columns, count = names.own_order(content, where, skeleton)
+    return _judge(_Labelled(content, where, columns, count), results, _Task("coco", COCO_RULES, skeleton))
 
 
 def box_ap(truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -143,13 +148,23 @@ def box_ap(truth: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str
     return dict(zip(BOX_KEYS, (float(v) for v in engine.stats), strict=True))
 
 
-def _judge(content: Mapping[str, Any], where: str, predictions: Sequence[Prediction], task: _Task) -> dict[str, float]:
-    rules, sigmas = task.rules, task.skeleton.oks_sigmas
+@dataclass(frozen=True)
+class _Labelled:
+    """COCO-style contents, what to call them, and the order of their joints, see `joints.order`."""
+
+    content: Mapping[str, Any]
+    where: str
+    columns: NDArray[np.int64]
+    count: int
+
+
+def _judge(labelled: _Labelled, predictions: Sequence[Prediction], task: _Task) -> dict[str, float]:
+    rules, sigmas, where = task.rules, task.skeleton.oks_sigmas, labelled.where
     try:
-        pictures = {picture["id"]: picture for picture in content["images"]}
+        pictures = {picture["id"]: picture for picture in labelled.content["images"]}
         ids = sorted(pictures)
-        truth = _truth(content, {value: row for row, value in enumerate(ids)}, task)
-    except (KeyError, TypeError, ValueError) as err:
+        truth = _truth(labelled, {value: row for row, value in enumerate(ids)}, task)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
     except PosezooError as err:
         raise PosezooError(f"{where}: {err}") from None
@@ -161,22 +176,22 @@ def _judge(content: Mapping[str, Any], where: str, predictions: Sequence[Predict
         return summarise(matches)
     try:
         crowdedness = np.array([pictures[value]["crowdIndex"] for value in ids], np.float64)
-    except KeyError:
+    except (KeyError, TypeError, ValueError):
         raise PosezooError(f"{where}: a picture has no 'crowdIndex'; easy, medium and hard need one for each") from None
     return _crowdpose(matches, crowdedness, rules.crowd_index)
 
 
-def _truth(content: Mapping[str, Any], row: Mapping[Any, int], task: _Task) -> Truth:
+def _truth(given: _Labelled, row: Mapping[Any, int], task: _Task) -> Truth:
     """The people of the pictures in `row`, in columns."""
-    entries = [entry for entry in content["annotations"] if entry["image_id"] in row]
-    keypoints = _keypoints(entries, task)
+    entries = [entry for entry in given.content["annotations"] if entry["image_id"] in row]
+    keypoints = names.labels(entries, given.columns, given.count)
     labelled = keypoints[..., 2] > 0
     crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool)
     boxes = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
     areas = boxes[:, 2] * boxes[:, 3] * BOX_FILL
     if not task.box_area:
-        given = [entry.get("area") for entry in entries]
-        areas = np.array([box if own is None else own for own, box in zip(given, areas, strict=True)], np.float64)
+        sizes = [entry.get("area") for entry in entries]
+        areas = np.array([box if own is None else own for own, box in zip(sizes, areas, strict=True)], np.float64)
     unlabelled = ~labelled.any(axis=1)
     if task.rules.own_count:
         counts = [entry.get("num_keypoints") for entry in entries]
@@ -185,28 +200,10 @@ def _truth(content: Mapping[str, Any], row: Mapping[Any, int], task: _Task) -> T
     return Truth(image, keypoints[..., :2], labelled, areas, boxes, crowd, crowd | unlabelled.astype(bool))
 
 
-def _keypoints(entries: Sequence[Mapping[str, Any]], task: _Task) -> Doubles:
-    """(G, K, 3) of annotations in any of the task's keypoint sets; joints are picked by name."""
-    count = len(task.skeleton)
-    columns = {len(each): map_joints(each, task.skeleton) for each in task.sets}
-    keypoints = np.zeros((len(entries), count, 3))
-    for n, entry in enumerate(entries):
-        given = keypoint_list(entry) if task.rules.by_part else entry.get("keypoints")
-        if not given:
-            continue
-        values = np.asarray(given, np.float64).reshape(-1, 3)
-        if len(values) not in columns:
-            raise PosezooError(
-                f"annotation {entry.get('id', n)} has {len(values)} keypoints, {task.skeleton.name} has {count}"
-            )
-        keypoints[n] = values[columns[len(values)]]
-    return keypoints
-
-
 def _areas(predictions: Sequence[Prediction], columns: Columns, joints: int | None = None) -> Doubles:
-    """(N,) of the predictions' own boxes if they have any, else of the boxes around the first `joints` keypoints."""
-    if len(predictions) and all(len(prediction.get("bbox") or ()) == 4 for prediction in predictions):
-        boxes = np.array([prediction["bbox"] for prediction in predictions], np.float64)
+    """(N,) of the predictions' own boxes if all have one, else of the boxes around the first `joints` keypoints."""
+    if len(predictions) and all(prediction.get("bbox") is not None for prediction in predictions):
+        boxes = number_lists([prediction["bbox"] for prediction in predictions], 4, "bbox")
         return boxes[:, 2] * boxes[:, 3]
     x, y = (columns.keypoints[:, :joints, axis].copy() for axis in (0, 1))
     return (x.max(axis=1) - x.min(axis=1)) * (y.max(axis=1) - y.min(axis=1))
@@ -252,7 +249,7 @@ def _by_part(truth: Truth, predictions: Sequence[Prediction], columns: Columns, 
             ignored=truth.crowd | ~labelled.any(axis=1),
         )
         own = "score" if part == "body" else f"{part}_score"
-        scores = np.array([prediction.get(own, prediction["score"]) for prediction in predictions], np.float64)
+        scores = number_lists([(each.get(own, each["score"]),) for each in predictions], 1, own)[:, 0]
         of_part = Columns(columns.rows, columns.keypoints[:, joints], scores)
         matches = _match(people, _found(of_part, areas), of_part, task.skeleton.oks_sigmas[joints], task.rules)
         figures |= {f"{part}/{key}": value for key, value in summarise(matches).items()}

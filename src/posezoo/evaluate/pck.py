@@ -214,7 +214,7 @@ def jhmdb_pck(
         offset: pixels added to predictions that count from 0; 0 for the figure without MMPose's slip.
     """
     skeleton = get_skeleton("jhmdb15")
-    truth = read_coco(annotations, len(skeleton))
+    truth = read_coco(annotations, "jhmdb")
     found = one_per_annotation(predictions, len(truth.visible), "jhmdb").astype(np.float32) + np.float32(offset)
     real = (truth.joints_xy - 1).astype(np.float32)
     left_top = np.maximum(truth.boxes_xywh[:, :2] - 1, 0)
@@ -238,8 +238,11 @@ def jhmdb_pck(
 def hand_pck(
     predictions: Sequence[Prediction], annotations: Any, threshold: float = 0.2, auc_scale: float = 30
 ) -> dict[str, float]:
-    """PCK in units of the box's longer side, AUC of PCK up to `auc_scale` pixels, EPE in pixels, as MMPose has them."""
-    truth = read_coco(annotations, len(get_skeleton("hand21")))
+    """PCK in units of the box's longer side, AUC of PCK up to `auc_scale` pixels, EPE in pixels, as MMPose has them.
+
+    Of a file of COCO-WholeBody each labelled hand is an annotation, see `posezoo.data.readers.hands_of`.
+    """
+    truth = read_coco(annotations, "hand21")
     found = one_per_annotation(predictions, len(truth.visible), "hand21")
     real = truth.joints_xy.astype(np.float32)
     side = truth.boxes_xywh[:, 2:].max(axis=1)

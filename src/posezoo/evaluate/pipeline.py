@@ -62,6 +62,13 @@ def joint_columns(estimator: Estimator, skeleton: Skeleton) -> NDArray[np.int64]
     return columns
 
 
+def placeholders(task: Task, skeleton: Skeleton) -> Poses:
+    """A pose for each box of a picture, all of whose joints are in its middle: to see what can be done with poses."""
+    xyxy = task.boxes.xyxy
+    middles = np.repeat(xyxy.reshape(-1, 1, 2, 2).mean(axis=2), len(skeleton), axis=1)
+    return Poses(middles, np.ones(middles.shape[:2], np.float32), xyxy, task.boxes.scores, skeleton)
+
+
 def estimate(estimator: Estimator, tasks: Sequence[Task]) -> Iterator[Found]:
     """The poses in each picture as its annotators saw it, or why it is not to be used."""
 

@@ -55,7 +55,7 @@ def plan(people: People, dataset: str, protocol: Protocol) -> list[Task]:
 
 
 def _annotated(people: People, dataset: str, protocol: Protocol) -> Iterator[Task]:
-    boxes = cropped_boxes(people) if protocol.cut_boxes else people.boxes_xyxy
+    boxes = cropped_boxes(people, int(protocol.cut_pixel)) if protocol.cut_boxes else people.boxes_xyxy
     wanted: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     single = dataset in BY_ANNOTATION
     if not single:
@@ -65,20 +65,25 @@ def _annotated(people: People, dataset: str, protocol: Protocol) -> Iterator[Tas
     starts = np.flatnonzero(np.diff(people.image_row[order], prepend=-1))
     for rows in np.split(order, starts[1:]) if len(order) else ():
         image = int(people.image_row[rows[0]])
-        found = _suppressed(Boxes(boxes[rows]), protocol)
-        own = people.index[rows] if single else None
-        yield _task(people, image, found, own)
+        found = Boxes(boxes[rows])
+        kept = _kept(found, protocol)
+        own = people.index[rows[kept]] if single else None
+        yield _task(people, image, found[kept], own)
 
 
 def _detected(people: People, protocol: Protocol) -> Iterator[Task]:
     file = BoxesFile.read(protocol.boxes)
+    keys = list(map(str, people.image_ids.tolist()))
+    # of a file that goes by ids, no picture is looked for by the number in its name: that is another one's id
+    by_id = any(key in file.by_name for key in keys)
     known = 0
-    for row, (path, image_id) in enumerate(zip(people.images, people.image_ids.tolist(), strict=True)):
-        found = file.by_name.get(str(image_id)) or file.find(str(path))
+    for row, (path, key) in enumerate(zip(people.images, keys, strict=True)):
+        found = file.by_name.get(key) if by_id else file.find(str(path))
         if found is None:
             continue
         known += 1
-        found = _suppressed(found[np.flatnonzero(found.scores >= np.float32(protocol.box_threshold))], protocol)
+        found = found[np.flatnonzero(found.scores >= np.float32(protocol.box_threshold))]
+        found = found[_kept(found, protocol)]
         if len(found):
             yield _task(people, row, found)
     if not known:
@@ -92,10 +97,11 @@ def _task(people: People, row: int, boxes: Boxes, annotations: NDArray[np.int64]
     return Task(row, people.images[row], int(people.image_ids[row]), (width, height), boxes, annotations)
 
 
-def _suppressed(boxes: Boxes, protocol: Protocol) -> Boxes:
+def _kept(boxes: Boxes, protocol: Protocol) -> NDArray[np.int64]:
+    """The rows that the suppression of boxes leaves."""
     if protocol.nms != "box":
-        return boxes
-    return boxes[np.sort(box_nms(boxes.xyxy, boxes.scores, protocol.nms_threshold))]
+        return np.arange(len(boxes))
+    return np.sort(box_nms(boxes.xyxy, boxes.scores, protocol.nms_threshold))
 
 
 def present(tasks: Sequence[Task], most: float) -> tuple[list[Task], dict[str, str]]:

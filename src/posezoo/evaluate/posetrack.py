@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posezoo.data import joints as names
+from posezoo.data.catalog import get_dataset
 from posezoo.data.coco_style import read_json
+from posezoo.data.videos import polygons
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.evaluate.mot import Followed, follow
 from posezoo.evaluate.predictions import Prediction, to_columns
@@ -158,32 +161,40 @@ def _read(annotations: Path | Mapping[str, Any]) -> tuple[_Frames, _Poses]:
     video: list[int] = []
     regions: list[list[Doubles]] = []
     people: list[Mapping[str, Any]] = []
+    labels: list[Doubles] = []
+    dataset = get_dataset("posetrack18")
     for number, (where, content) in enumerate(_contents(annotations)):
+        names.need_annotations(content, where)
+        content = names.coco_content(content, where, dataset)
+        columns, count = names.order(content, where, dataset)
         try:
+            labels.append(names.labels(content["annotations"], columns, count))
             labelled = {person["image_id"] for person in content["annotations"]}
             for image in content["images"]:
                 row[image["id"]] = len(video) if image["id"] in labelled else -1
                 if image["id"] in labelled:
                     video.append(videos.setdefault((number, image.get("vid_id")), len(videos)))
-                    outlines = zip(image.get("ignore_regions_x", ()), image.get("ignore_regions_y", ()), strict=True)
+                    sides = (polygons(image.get(f"ignore_regions_{axis}")) for axis in "xy")
+                    outlines = zip(*sides, strict=True)
                     regions.append([np.array(outline, np.float64).T.reshape(-1, 2) for outline in outlines])
             people += content["annotations"]
-        except (AttributeError, KeyError, TypeError, ValueError) as err:
+        except PosezooError as err:
+            raise PosezooError(f"{where}: {err}") from None
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
             raise PosezooError(f"{where} is not a PoseTrack18 file: {type(err).__name__} {err}") from None
     frames = _Frames(row, np.array(video, np.int64), regions)
-    joints = len(get_skeleton("posetrack17"))
     try:
         frame = np.array([row[person["image_id"]] for person in people], np.int64)
-        labels = np.array([person["keypoints"] for person in people], np.float64).reshape(len(people), joints, 3)
         boxes = np.array([person["bbox_head"] for person in people], np.float64).reshape(-1, 2, 2)
         tracks = np.array([_track(person) for person in people], np.int64)
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, OverflowError, TypeError, ValueError) as err:
         raise PosezooError(
             f"the annotations in {annotations if isinstance(annotations, Path) else 'the mapping'} are not all of "
-            f"PoseTrack18, with a 'bbox_head' and {joints} keypoints: {type(err).__name__} {err}"
+            f"PoseTrack18, with a 'bbox_head': {type(err).__name__} {err}"
         ) from None
     boxes[:, 1] += boxes[:, 0]
-    return frames, _poses(frame, labels, labels[..., 2], head_lengths(boxes), tracks)
+    given = np.concatenate(labels)
+    return frames, _poses(frame, given, given[..., 2], head_lengths(boxes), tracks)
 
 
 def _contents(annotations: Path | Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -256,10 +267,10 @@ def _outside_regions(poses: _Poses, frames: _Frames) -> _Poses:
     marked = poses.marked.copy()
     starts = np.searchsorted(poses.frame, np.arange(len(frames) + 1))
     bounded = np.zeros(len(frames), bool)
-    for frame, polygons in enumerate(frames.regions):
+    for frame, outlines in enumerate(frames.regions):
         rows = slice(starts[frame], starts[frame + 1])
-        bounded[frame] = len(polygons) > 0
-        for polygon in polygons:
+        bounded[frame] = len(outlines) > 0
+        for polygon in outlines:
             marked[rows][marked[rows]] &= ~inside(poses.xy[rows][marked[rows]], polygon)
     keep = marked.any(axis=1) | ~bounded[poses.frame]
     return _Poses(**{**vars(poses), "marked": marked}).where(keep)

@@ -7,6 +7,7 @@ person has exactly one prediction, it is `{annotation: index of the annotation i
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -69,7 +70,7 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
         content = json.loads(text)
     except OSError as err:
         raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as err:
+    except (ValueError, RecursionError) as err:  # a number of thousands of digits is a ValueError
         if not text:
             raise PosezooError(f"{path} is an empty file, expected a JSON list of predictions") from None
         if text[:1] in b"[{" and text[-1:] not in b"]}":
@@ -144,12 +145,10 @@ def to_columns(
         if len(values) != 3 * len(joints):
             raise PosezooError(f"prediction {n} {_wrong_length(len(values), dataset, len(joints))}")
     keypoints = _numbers(flat, 3 * len(joints), "the keypoints").reshape(-1, len(joints), 3)
-    scores = _numbers([(prediction["score"],) for prediction in predictions], 1, "the score")[:, 0]
     for n, joint, axis in np.argwhere(~np.isfinite(keypoints)).tolist():
         what = f"{('x', 'y', 'score')[axis]} of keypoint {joint} ({joints[joint]})"
         raise PosezooError(f"prediction {n}: {what} is {keypoints[n, joint, axis]}, expected a finite number")
-    for n in np.flatnonzero(~np.isfinite(scores)).tolist():
-        raise PosezooError(f"prediction {n}: its score is {scores[n]}, expected a finite number")
+    scores = number_lists([(prediction["score"],) for prediction in predictions], 1, "score")[:, 0]
     return Columns(rows, keypoints, scores)
 
 
@@ -158,14 +157,32 @@ def keypoint_list(entry: Mapping[str, Any]) -> Sequence[float]:
     if "foot_kpts" not in entry:
         return entry["keypoints"]
     for field in PART_FIELDS.values():
-        if field not in entry:
-            raise PosezooError(f"an entry has 'foot_kpts' but no '{field}'; a whole body is {', '.join(PART_FIELDS)}")
+        if not isinstance(entry.get(field), Sequence | np.ndarray):
+            given = f"its '{field}' is {entry[field]!r}" if field in entry else f"no '{field}'"
+            raise PosezooError(f"an entry has 'foot_kpts' but {given}; a whole body is {', '.join(PART_FIELDS)}")
     return list(chain.from_iterable(entry[field] for field in PART_FIELDS.values()))
 
 
 def datasets_with(joints: int) -> list[str]:
     """The datasets that have so many keypoints."""
     return [name for name, skeleton in SKELETONS.items() if len(get_skeleton(skeleton)) == joints]
+
+
+def number_lists(lists: Sequence[Any], each: int, field: str) -> NDArray[np.float64]:
+    """(N, each) finite numbers that predictions have as a field.
+
+    Raises:
+        PosezooError: one has something else, or another number of them; the message names it.
+    """
+    for n, values in enumerate(lists):
+        if each > 1 and not (_is_flat(values) and len(values) == each):
+            raise PosezooError(f"prediction {n}: its {field} is {values!r:.60}, expected {each} numbers")
+    numbers = _numbers(lists, each, f"the {field}")
+    for n in np.flatnonzero(~np.isfinite(numbers).all(axis=1)).tolist():
+        odd = numbers[n][~np.isfinite(numbers[n])][0]
+        has = "is" if each == 1 else "has"
+        raise PosezooError(f"prediction {n}: its {field} {has} {odd}, expected a finite number")
+    return numbers
 
 
 def _is_flat(values: Any) -> bool:
@@ -178,11 +195,13 @@ def _numbers(lists: Sequence[Sequence[float]], each: int, what: str) -> NDArray[
     """(N, each) of lists of so many numbers, or an error that names the prediction whose list has something else."""
     try:
         numbers = np.fromiter(chain.from_iterable(lists), np.float64, count=len(lists) * each)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         for n, values in enumerate(lists):
-            odd = [v for v in values if not isinstance(v, int | float | np.number)]
-            if odd:
-                raise PosezooError(f"prediction {n}: {odd[0]!r} in {what} is no number") from None
+            for value in values:
+                if not isinstance(value, int | float | np.number):
+                    raise PosezooError(f"prediction {n}: {value!r:.60} in {what} is no number") from None
+                if isinstance(value, int) and abs(value) > sys.float_info.max:
+                    raise PosezooError(f"prediction {n}: a number in {what} is beyond what a computer holds") from None
         raise
     return numbers.reshape(len(lists), each)
 

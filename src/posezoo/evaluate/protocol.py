@@ -35,6 +35,7 @@ class Protocol:
         boxes: "gt", the annotated ones; a file of detections; or "detections" while the file is still to be named.
         box_threshold: detections that score less are left out.
         cut_boxes: annotated boxes end at the picture's edge, as HRNet and those after it have them.
+        cut_pixel: one that may be cut is a pixel smaller even where it ends within the picture, as HRNet has them.
         box_scale: how much larger than the box the crop is; None: what belongs to the model.
         flip: average over the mirrored crop too.
         flip_shift: whether its heatmaps are moved by a pixel; None: what belongs to the model.
@@ -52,6 +53,7 @@ class Protocol:
     boxes: str = GROUND_TRUTH
     box_threshold: float = 0.0
     cut_boxes: bool = False
+    cut_pixel: bool = False
     box_scale: float | None = None
     flip: bool = False
     flip_shift: bool | None = None
@@ -121,6 +123,7 @@ class Protocol:
             dataset: whose own rules are told too.
         """
         found = "ground-truth boxes" + (" cut at the picture's edge" if self.cut_boxes else "")
+        found += " and a pixel smaller" if self.cut_boxes and self.cut_pixel else ""
         if not self.on_ground_truth:
             found = f"boxes {PurePath(self.boxes).name} scoring {self.box_threshold:g} or more"
         shift = {True: " shifted by a pixel", False: " unshifted", None: ""}[self.flip_shift]
@@ -168,20 +171,23 @@ def _rules(dataset: Dataset) -> list[str]:
     return ["area 0.53 x box" if dataset.area == "box" else "area as annotated"]
 
 
-_COCO_STYLE = Protocol(boxes=DETECTIONS, cut_boxes=True, flip=True, nms="oks", nms_threshold=0.9)
+_COCO_STYLE = Protocol(boxes=DETECTIONS, cut_boxes=True, cut_pixel=True, flip=True, nms="oks", nms_threshold=0.9)
 
 PRESETS = {
     "plain": Protocol(),
     "hrnet": replace(_COCO_STYLE, name="hrnet"),
     "simplebaselines": replace(_COCO_STYLE, name="simplebaselines"),
-    "mmpose": replace(_COCO_STYLE, name="mmpose"),
+    "mmpose": replace(_COCO_STYLE, name="mmpose", cut_pixel=False),
     "gluoncv": replace(_COCO_STYLE, name="gluoncv", boxes=GROUND_TRUTH, nms="none", min_joint_score=0.0),
-    "alphapose": replace(_COCO_STYLE, name="alphapose", cut_boxes=False, nms="parametric", min_joint_score=0.0),
+    "alphapose": replace(
+        _COCO_STYLE, name="alphapose", cut_boxes=False, cut_pixel=False, nms="parametric", min_joint_score=0.0
+    ),
 }
 """What each zoo does on COCO; "plain" is a network by itself: annotated boxes, no flip, nothing suppressed."""
 
 _ON_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     ("mmpose", "posetrack18"): {"box_threshold": 0.4},
+    ("mmpose", "hand21"): {"cut_boxes": False},
     **{("alphapose", name): {"nms": "none"} for name in ("halpe26", "halpe68", "halpe136", "wholebody133")},
 }
 
@@ -190,7 +196,8 @@ def get_protocol(name: str, dataset: str) -> Protocol:
     """A preset as it is for a dataset.
 
     Where figures on the dataset are of annotated boxes (see its `boxes` in the catalogue), so is the preset; where each
-    annotated person has one prediction, nothing is suppressed either.
+    annotated person has one prediction, nothing is suppressed either. Boxes made of a centre and a scale are
+    not cut: no zoo does.
 
     Raises:
         UnknownNameError: no such preset or dataset.
@@ -198,10 +205,13 @@ def get_protocol(name: str, dataset: str) -> Protocol:
     if name not in PRESETS:
         raise unknown_name("protocol", name, PRESETS)
     preset, entry = PRESETS[name], get_dataset(dataset)
+    own = _ON_DATASET.get((name, dataset), {})
+    if entry.boxes_from:
+        own = {**own, "cut_boxes": False}
     if dataset in BY_ANNOTATION:
-        return replace(preset, boxes=GROUND_TRUTH, nms="none")
+        return replace(preset, boxes=GROUND_TRUTH, nms="none", **own)
     boxes = GROUND_TRUTH if entry.boxes == GROUND_TRUTH else preset.boxes
-    return replace(preset, boxes=boxes, **_ON_DATASET.get((name, dataset), {}))
+    return replace(preset, boxes=boxes, **own)
 
 
 def protocol_of(source: str) -> str:
@@ -213,11 +223,18 @@ def need_boxes(protocol: Protocol, dataset: str) -> None:
     """Refuse a protocol that cannot be run.
 
     Raises:
-        PosezooError: its detections are still to be named (the message has the file that the zoos took), or it detects
-            people where the dataset's metric wants one prediction for each annotated person.
+        PosezooError: its detections are still to be named (the message has the file that the zoos took); it detects or
+            suppresses people where the dataset's metric wants one prediction for each annotated person; or it cuts
+            boxes that were made of a centre and a scale.
     """
-    if dataset in BY_ANNOTATION and not protocol.on_ground_truth:
-        raise PosezooError(f"{dataset} is judged by one prediction for each annotated person: boxes must be gt")
+    if dataset in BY_ANNOTATION:
+        each = f"{dataset} is judged by one prediction for each annotated person"
+        if not protocol.on_ground_truth:
+            raise PosezooError(f"{each}: boxes must be gt")
+        if protocol.nms != "none":
+            raise PosezooError(f"{each}: nms must be none, but is {protocol.nms}")
+    if protocol.cut_boxes and (made := get_dataset(dataset).boxes_from):
+        raise PosezooError(f"the boxes of {dataset} are made of {made}, which no zoo cuts: cut_boxes must be false")
     if protocol.boxes != DETECTIONS:
         return
     files = get_dataset(dataset).box_files

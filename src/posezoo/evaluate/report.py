@@ -65,8 +65,8 @@ class Report:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
+        """As JSON holds it, see `finite`."""
+        return {key: finite(value) for key, value in asdict(self).items()}
 
     def table(self) -> tuple[list[str], list[list[str]], list[str]]:
         """One line a metric: as measured, and a column for each claim, in the unit that the first claim is printed in.
@@ -89,8 +89,8 @@ class Report:
     def text(self) -> str:
         """The table as plain text, with all that belongs to it."""
         columns, rows, notes = self.table()
-        lines = [columns, *rows]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+        lines = [columns, *rows] if rows else []  # of a split without labels there is no figure
+        widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(columns))]
         body = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
         missing = f", {self.counts['missing']} pictures missing" if self.counts.get("missing") else ""
         people = f"{self.counts.get('people', 0)} people in {self.counts.get('images', 0)} pictures{missing}"
@@ -110,6 +110,15 @@ def ordered(metrics: Mapping[str, float], dataset: str) -> list[str]:
 def printed(metrics: Mapping[str, float], dataset: str) -> list[str]:
     """As `ordered`, each figure once: those of a whole body also go by their names alone, for whoever asks for AP."""
     return [name for name in ordered(metrics, dataset) if f"{_WHOLE}{name}" not in metrics]
+
+
+def finite(value: Any) -> Any:
+    """Without the numbers that JSON does not have: None in their place."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_figure(value: float) -> bool:

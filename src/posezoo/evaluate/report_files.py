@@ -18,9 +18,11 @@ from posezoo.evaluate.predictions import read_predictions
 from posezoo.evaluate.report import Report
 from posezoo.files import write_atomic
 from posezoo.identity import digest_of
+from posezoo.lock import locked
 
 FILES = {"predictions": "predictions.json", "report": "report.json", "table": "report.txt"}
 _HOW = ("processes", "version")  # what may differ between two runs that tell of the same thing
+UNKNOWN = "not known"  # an argument that is never that of another run
 
 
 def refuse_other_result(folder: Path, arguments: Mapping[str, Any]) -> None:
@@ -42,11 +44,15 @@ def refuse_other_result(folder: Path, arguments: Mapping[str, Any]) -> None:
     try:
         earlier = json.loads(path.read_bytes())
         said, what = dict(earlier["arguments"]), f"the result of {earlier['model']} on {earlier['dataset']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         what = "a file that does not say which run it is of"
     else:
         asked = json.loads(json.dumps(arguments))
-        differ = [key for key in {**asked, **said} if key not in _HOW and said.get(key) != asked.get(key)]
+        differ = [
+            key
+            for key in {**asked, **said}
+            if key not in _HOW and (said.get(key) != asked.get(key) or asked.get(key) == UNKNOWN)
+        ]
         if not differ:
             return
         if asked.keys() == said.keys():
@@ -69,7 +75,8 @@ def write_result(folder: Path, report: Report, predictions: object = None) -> No
     if predictions is not None:
         contents["predictions"] = json.dumps(predictions, separators=(",", ":"), allow_nan=False)
     report.files = {kind: str(folder / FILES[kind]) for kind in (*contents, "report", "table")}
-    contents |= {"report": json.dumps(report.to_dict(), indent=1) + "\n", "table": report.text()}
+    told = json.dumps(report.to_dict(), indent=1, allow_nan=False)
+    contents |= {"report": f"{told}\n", "table": report.text()}
     for kind, text in contents.items():
         write_atomic(folder / FILES[kind], text)
 
@@ -97,9 +104,9 @@ def judge_file(
     Raises:
         PosezooError: see `evaluate_predictions`; or another run's result is in `out_dir`.
     """
-    from posezoo.evaluate import evaluate_predictions
+    from posezoo.evaluate import judge, options_of
 
-    options = dict(options or {})
+    options = options_of(dataset, options or {})
     arguments = {
         "predictions": "" if out_dir is None else stamp(predictions),
         "dataset": dataset,
@@ -110,7 +117,7 @@ def judge_file(
         refuse_other_result(out_dir, arguments)
     given = read_predictions(predictions)
     # an empty list is refused by the file's name
-    found = evaluate_predictions(given or predictions, dataset, annotations, **options)
+    found = judge(given or predictions, dataset, annotations, options)
     asked = "".join(f", {name}={value}" for name, value in options.items())
     report = Report(
         model=str(predictions),
@@ -125,7 +132,10 @@ def judge_file(
         command=own_command() if command is None else command,
     )
     if out_dir is not None:
-        write_result(out_dir, report)
+        with locked(out_dir, "-o", "evaluation"):
+            if resume:  # another run may have written meanwhile
+                refuse_other_result(out_dir, arguments)
+            write_result(out_dir, report)
     return report
 
 
@@ -156,6 +166,8 @@ def stamp(what: Any) -> str:
 def _told(key: str, earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """An argument that is another one now, in words; of a protocol the setting, rather than the name it gives."""
     before, after = earlier.get(key), asked.get(key)
+    if after == UNKNOWN:
+        return f"the {key} of this estimator are not known, so that it may be another network's"
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         inside = [name for name in {**after, **before} if before.get(name) != after.get(name)]
         return f"{key} {_told(max(inside, key=lambda name: name != 'name'), before, after)}"

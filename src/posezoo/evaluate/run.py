@@ -7,10 +7,11 @@ picture; the first one gathers what the others found and judges it all, so the f
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,27 @@ from numpy.typing import NDArray
 
 from posezoo import __version__
 from posezoo.bench.machine import own_command
+from posezoo.codecs import codec_name
 from posezoo.data.readers import read_dataset
 from posezoo.deploy.runtimes import describe, is_network_file
 from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator
+from posezoo.evaluate import judge
 from posezoo.evaluate.journal import Journal
-from posezoo.evaluate.pipeline import apply, estimate, joint_columns, judgeable
+from posezoo.evaluate.pipeline import apply, estimate, joint_columns, judgeable, placeholders
 from posezoo.evaluate.plan import Task, plan, present, refuse_missing
 from posezoo.evaluate.protocol import Protocol, get_protocol, need_boxes, protocol_of
 from posezoo.evaluate.report import Report
-from posezoo.evaluate.report_files import now, refuse_other_result, stamp, versions, write_result
+from posezoo.evaluate.report_files import (
+    FILES,
+    UNKNOWN,
+    now,
+    refuse_other_result,
+    stamp,
+    versions,
+    write_result,
+)
+from posezoo.lock import LOCK, locked
 from posezoo.skeletons import Skeleton
 from posezoo.zoo import Entry
 from posezoo.zoo.owner import entry_of
@@ -54,6 +66,7 @@ class _Run:
         estimator: ready to compute as the protocol says.
         protocol: with everything filled in that it left to the model.
         files: what was read, with a digest where that says more than the name.
+        labelled: whether anybody is, so that there is something to judge by.
         processes: how many share the pictures.
     """
 
@@ -66,6 +79,7 @@ class _Run:
     estimator: Estimator
     protocol: Protocol
     files: Mapping[str, str]
+    labelled: bool
     processes: int
 
     @property
@@ -112,7 +126,9 @@ def run_evaluation(
     """Run a model over a dataset and judge what it finds.
 
     Writes `predictions.json` (what `posezoo evaluate --predictions` reads), `report.json` and `report.txt` to
-    `out_dir`; and, while it runs, `running.0of1.jsonl`, from which the same call goes on where it was stopped.
+    `out_dir`; and, while it runs, `running.0of1.jsonl`, from which the same call goes on where it was stopped. Whether
+    its poses can be judged is found before the network has seen a picture. Of a split whose labels are not published
+    nothing is judged: its predictions are what the dataset's server takes.
 
     Args:
         entry: a model of the zoo, its name or a file that `Estimator` takes; or an `Estimator` that is open already.
@@ -125,7 +141,8 @@ def run_evaluation(
         device: "auto", "cpu" or "cuda".
         runtime: see `posezoo.deploy.runtimes.open_runtime`.
         resume: go on with an earlier run of the same arguments, and leave the result of other ones as it is; False:
-            begin anew, and replace whatever result is there.
+            begin anew, and replace whatever result is there. What an estimator found whose weights are not known (one
+            that `Estimator` itself did not open) is never gone on with.
         progress: called with the pictures done and their number, of this process.
         weights: a checkpoint instead of the model's own weights.
         threads: of the CPU; no figure depends on them.
@@ -139,7 +156,7 @@ def run_evaluation(
 
     Raises:
         PosezooError: a dataset, model or file that cannot be used, too many pictures missing, or another run's result
-            in `out_dir`.
+            in `out_dir`, or another run that is writing one.
     """
     rank, processes = processes_of_environment() if shard is None else shard
     model = _model(entry, weights)
@@ -163,28 +180,34 @@ def run_evaluation(
         missing=missing,
         estimator=estimator,
         protocol=apply(protocol, estimator),
-        files={"images": str(images), "annotations": stamp(annotations), "weights": stamp(weights or model)},
+        files={"images": str(images), "annotations": stamp(annotations), "weights": _weights(model, weights)},
+        labelled=bool((people.weights > 0).any()),
         processes=processes,
     )
-    if resume:
-        refuse_other_result(out_dir, run.arguments)
-    with Journal.open(_journal(out_dir, rank, processes), run.arguments, resume) as journal:
-        seconds, speed = _look(run, tasks[rank::processes], journal, progress)
-        if rank:
-            return None
-        for other in range(1, processes):
-            journal.join(_journal(out_dir, other, processes), run.arguments)
-    predictions = _gather(run, journal, max_missing)
-    report = replace(
-        _report(run, predictions, annotations),
-        seconds=seconds,
-        people_per_second=speed if processes == 1 else None,
-        command=own_command() if command is None else command,
-        notes=[journal.note] if journal.note else [],
-    )
-    write_result(out_dir, report, predictions)
-    for other in range(processes):
-        _journal(out_dir, other, processes).unlink(missing_ok=True)
+    if run.labelled:
+        _try(run, annotations)
+    with locked(out_dir, "-o", "evaluation", f"{LOCK}.{rank}" if rank else LOCK):
+        if resume:
+            refuse_other_result(out_dir, run.arguments)
+        goes_on = resume and run.files["weights"] != UNKNOWN
+        with Journal.open(_journal(out_dir, rank, processes), run.arguments, goes_on) as journal:
+            seconds, speed = _look(run, tasks[rank::processes], journal, progress)
+            if rank:
+                return None
+            for other in range(1, processes):
+                journal.join(_journal(out_dir, other, processes), run.arguments)
+        predictions = _gather(run, journal, max_missing)
+        report = _report(run, predictions, annotations)
+        report = replace(
+            report,
+            seconds=seconds,
+            people_per_second=speed if processes == 1 else None,
+            command=own_command() if command is None else command,
+            notes=[*report.notes, *([journal.note] if journal.note else [])],
+        )
+        write_result(out_dir, report, predictions)
+        for other in range(processes):
+            _journal(out_dir, other, processes).unlink(missing_ok=True)
     return report
 
 
@@ -222,6 +245,31 @@ def _open(
     return Estimator(name, weights, detector=None, **settings)
 
 
+def _weights(model: Entry | Estimator | str, weights: str | os.PathLike[str] | None) -> str:
+    """What tells a network's weights from others of its name: the stamp of their file, "" for a zoo's own."""
+    if not isinstance(model, Estimator):
+        return stamp(weights or model)
+    if model.opened is None:
+        return UNKNOWN
+    name, weights = model.opened
+    spec = {field.name: getattr(model.spec, field.name) for field in fields(model.spec)}
+    spec |= {"skeleton": model.skeleton.name, "codec": codec_name(model.spec.codec)}
+    facts = hashlib.sha256(repr(spec).encode()).hexdigest()[:16]
+    return f"{stamp(weights or (name if is_network_file(name) else None))} as {facts}".strip()
+
+
+def _try(run: _Run, annotations: Path) -> None:
+    """Judge what stands for the poses of one picture: what cannot be judged is to be said before the work.
+
+    Raises:
+        PosezooError: the annotations cannot be judged by.
+    """
+    for task in run.tasks[:1]:
+        poses = placeholders(task, run.estimator.skeleton)
+        found = judgeable(task, poses, run.protocol, run.estimator, run.skeleton, run.columns)
+        judge(found, run.dataset, annotations, {}, own=True)
+
+
 def _look(run: _Run, tasks: list[Task], journal: Journal, progress: Progress | None) -> tuple[float, float | None]:
     """Look at the pictures that the journal does not have; the seconds it took, and the people a second."""
     todo = [task for task in tasks if task.row not in journal.found]
@@ -253,16 +301,15 @@ def _gather(run: _Run, journal: Journal, max_missing: float) -> list[dict[str, A
 
 
 def _report(run: _Run, predictions: list[dict[str, Any]], annotations: Path) -> Report:
-    """The figures, and all that was settled before the network ran."""
-    from posezoo.evaluate import evaluate_predictions
-
-    claimed = run.entry.claimed if run.entry is not None else ()
+    """The figures, if there are any, and all that was settled before the network ran."""
+    claimed = run.entry.claimed if run.entry is not None and run.labelled else ()
+    unjudged = f"not judged, as nobody in {annotations} is labelled: {FILES['predictions']} is for the dataset's server"
     return Report(
         model=run.estimator.spec.name,
         dataset=run.dataset,
         protocol=run.protocol.describe(run.dataset),
         settings=run.protocol.to_dict(),
-        metrics=evaluate_predictions(predictions, run.dataset, annotations),
+        metrics=judge(predictions, run.dataset, annotations, {}, own=True) if run.labelled else {},
         claimed=[score for score in claimed if score.dataset == run.dataset and score.unit in ("percent", "fraction")],
         counts={
             "images": len(run.tasks),
@@ -275,6 +322,7 @@ def _report(run: _Run, predictions: list[dict[str, Any]], annotations: Path) -> 
         versions=versions("opencv-python-headless", *_COMPUTING.get(run.estimator.runtime.name, ())),
         device=run.computed_by + (f", {run.processes} processes" if run.processes > 1 else ""),
         date=now(),
+        notes=[] if run.labelled else [unjudged],
     )
 
 

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from posezoo.data.coco_style import read_json
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.evaluate.predictions import Prediction
 from posezoo.evaluate.truth import head_lengths, one_per_annotation, read_coco
-from posezoo.skeletons import get_skeleton
 
 SKELETON_JOINTS = 14  # the rest of the 40 are the outline's
 
@@ -45,11 +43,10 @@ def evaluate(
     """
     if dataset != "mpii_trb":
         raise unknown_name("dataset judged by TRB's accuracy", dataset, ["mpii_trb"])
-    content = read_json(annotations) if isinstance(annotations, Path) else annotations
     where = str(annotations) if isinstance(annotations, Path) else "the annotations"
-    truth = read_coco(content, len(get_skeleton("trb40")))
+    truth = read_coco(annotations, dataset)
     found = one_per_annotation(predictions, len(truth.visible), dataset)
-    units = threshold * _heads(content["annotations"], np.flatnonzero(truth.visible.any(axis=1)).tolist(), where)
+    units = threshold * _heads(truth.entries, np.flatnonzero(truth.visible.any(axis=1)).tolist(), where)
     off = np.linalg.norm(found - truth.joints_xy.astype(np.float32), axis=2)
     hit = truth.visible & (off < units[:, None])
     parts = {"Skeleton": slice(SKELETON_JOINTS), "Contour": slice(SKELETON_JOINTS, None), "Mean": slice(None)}
@@ -66,7 +63,7 @@ def _heads(entries: Sequence[Mapping[str, Any]], judged: list[int], where: str) 
             )
     try:
         return head_lengths(np.array([a.get("headbox", (0, 0, 0, 0)) for a in entries], np.float64).reshape(-1, 4))
-    except (TypeError, ValueError) as err:
+    except (OverflowError, TypeError, ValueError) as err:
         raise PosezooError(f"{where} has a 'headbox' that is not x1, y1, x2, y2: {err}") from None
 
 

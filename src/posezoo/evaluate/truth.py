@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posezoo.data import joints
+from posezoo.data.catalog import get_dataset
 from posezoo.data.coco_style import read_json
+from posezoo.data.readers import coco_form
 from posezoo.errors import PosezooError
 from posezoo.evaluate.mat5 import read_mat
 from posezoo.evaluate.predictions import SKELETONS, Prediction, to_columns
@@ -38,14 +41,14 @@ def one_per_annotation(predictions: Sequence[Prediction], annotations: int, data
     Raises:
         PosezooError: a prediction has a wrong form, or no valid index, or two have the same.
     """
-    joints = get_skeleton(SKELETONS[dataset]).joints
-    columns = to_columns(predictions, range(annotations), joints, dataset)
+    names = get_skeleton(SKELETONS[dataset]).joints
+    columns = to_columns(predictions, range(annotations), names, dataset)
     counts = np.bincount(columns.rows, minlength=annotations)
     if (counts > 1).any():
         raise PosezooError(
             f"annotation {counts.argmax()} has {counts.max()} predictions; each person of {dataset} has one"
         )
-    poses = np.full((annotations, len(joints), 2), np.nan)
+    poses = np.full((annotations, len(names), 2), np.nan)
     poses[columns.rows] = columns.keypoints[..., :2]
     return poses
 
@@ -73,13 +76,13 @@ def read_mpii(annotations: Any) -> MpiiTruth:
         raise PosezooError(f"{where} is not a list of MPII people, but {type(people).__name__}")
     try:
         unboxed = next((number for number, person in enumerate(people) if "headbox" not in person), None)
-        joints = np.array([np.asarray(p["joints"], np.float64)[:, :2] for p in people]).reshape(len(people), 16, 2)
+        xy = np.array([np.asarray(p["joints"], np.float64)[:, :2] for p in people]).reshape(len(people), 16, 2)
         visible = np.array([p["joints_vis"] for p in people], np.float64).reshape(len(people), 16) > 0
         boxes = np.array([p.get("headbox", (0, 0, 0, 0)) for p in people], np.float64).reshape(-1, 2, 2)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as err:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as err:
         raise PosezooError(f"{where} is not a list of MPII people: {type(err).__name__} {err}") from None
     if unboxed is None:
-        return MpiiTruth(joints, visible, head_lengths(boxes))
+        return MpiiTruth(xy, visible, head_lengths(boxes))
     beside = [path.with_name(name) for name in MPII_TRUTH if path.with_name(name).is_file()] if path else []
     if not beside:
         raise PosezooError(
@@ -117,31 +120,42 @@ def _mpii_mat(path: Path) -> MpiiTruth:
 
 @dataclass(frozen=True, eq=False)
 class CocoTruth:
-    """Annotated people in their order in the file: joints (N, K, 2), visible (N, K), boxes (N, 4) as x, y, w, h."""
+    """Annotated people in their order in the file.
+
+    Attributes:
+        joints_xy: (N, K, 2), pixels as the file counts them, in the skeleton's order.
+        visible: (N, K).
+        boxes_xywh: (N, 4).
+        image_size_wh: (N, 2) of each one's picture.
+        entries: the N annotations, as COCO has them.
+    """
 
     joints_xy: Doubles
     visible: Marks
     boxes_xywh: Doubles
     image_size_wh: Doubles
+    entries: Sequence[Mapping[str, Any]]
 
 
-def read_coco(annotations: Any, joints: int) -> CocoTruth:
-    """The people of a COCO-style file or its contents; a crowd is nobody to judge.
+def read_coco(annotations: Any, dataset: str) -> CocoTruth:
+    """The people of a dataset's file, or of its contents, as its reader has them; a crowd is nobody to judge.
 
     Raises:
-        PosezooError: the file cannot be read or lacks a field.
+        PosezooError: the file cannot be read, is another dataset's or lacks a field.
     """
     content = read_json(annotations) if isinstance(annotations, Path) else annotations
     where = str(annotations) if isinstance(annotations, Path) else "the annotations"
+    joints.need_annotations(content, where)
+    content, columns, count = coco_form(content, where, get_dataset(dataset))
+    entries = content["annotations"]
     try:
-        entries = content["annotations"]
         sizes = {p["id"]: (p.get("width", np.inf), p.get("height", np.inf)) for p in content["images"]}
-        labels = np.array([a["keypoints"] for a in entries], np.float64).reshape(len(entries), joints, 3)
+        labels = joints.labels(entries, columns, count)
         boxes = np.array([a.get("bbox", (0, 0, 0, 0)) for a in entries], np.float64).reshape(-1, 4)
         image = np.array([sizes[a["image_id"]] for a in entries], np.float64).reshape(-1, 2)
         single = np.array([not a.get("iscrowd", 0) for a in entries], bool)
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise PosezooError(
-            f"{where} is not a COCO keypoint file of {joints} joints: {type(err).__name__} {err}"
-        ) from None
-    return CocoTruth(labels[..., :2], (labels[..., 2] > 0) & single[:, None], boxes, image)
+    except PosezooError as err:
+        raise PosezooError(f"{where}: {err}") from None
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
+        raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
+    return CocoTruth(labels[..., :2], (labels[..., 2] > 0) & single[:, None], boxes, image, entries)
