@@ -35,7 +35,8 @@ def pipeline_on(device: str, spec: Any, flip: bool = False, network: Any = Colou
     module = network(len(spec.skeleton.joints)).to(device).eval()
     made = OnDevice(spec, TorchRuntime(module, device), flip, batch_size=2)
     if device != "cpu":  # what it does where the device is called cuda
-        made._cuda, made.graphs, made._uploads = True, True, torch.cuda.Stream()
+        made._cuda, made.graphs = True, True
+        made._uploads, made._computes = torch.cuda.Stream(), torch.cuda.Stream()
     return made
 
 
@@ -75,15 +76,42 @@ def test_work_on_streams_and_in_graphs_is_that_of_the_cpu(cuda: Cuda, codec: str
     assert cuda.races == []
 
 
-def test_a_network_that_asks_for_a_number_runs_without_graphs(cuda: Cuda) -> None:
-    class Asks(Colours):
-        def forward(self, x: Any) -> Any:
-            return super().forward(x) if x.amax().item() < 1e6 else None
+class Asks(Colours):
+    """Waits for a number of the device, which no capture survives."""
 
-    spec = spec_of()
+    def forward(self, x: Any) -> Any:
+        return super().forward(x) if x.amax().item() < 1e6 else None
+
+
+def test_a_network_that_asks_for_a_number_runs_without_graphs(cuda: Cuda) -> None:
+    spec, before = spec_of(), cuda.stream
     pipeline = pipeline_on(str(DEVICE), spec, network=Asks)
     assert all(map(np.array_equal, found(pipeline_on("cpu", spec), spec), found(pipeline, spec)))
     assert not pipeline.graphs and cuda.replays == 0 and cuda.races == []
+    assert cuda.stream is before  # and not the one of the capture that failed
+
+
+@pytest.mark.parametrize("network", [Colours, Asks])
+def test_calls_from_several_streams_do_not_touch_each_others_batches(cuda: Cuda, network: Any) -> None:
+    spec, asked = spec_of(), calls(spec_of())
+    wanted, pipeline = found(pipeline_on("cpu", spec), spec), pipeline_on(str(DEVICE), spec, network=network)
+    pending = []
+    for number, call in enumerate(asked):  # the first on the default stream, as most threads' are
+        with cuda.on(torch.cuda.Stream() if number else None):
+            pending.append(pipeline.submit(*call))
+    assert all(map(np.array_equal, wanted, [joints for one in pending for joints in one.result()]))
+    assert cuda.races == []
+
+
+def test_what_the_caller_does_next_waits_for_the_joints(cuda: Cuda) -> None:
+    spec = spec_of()
+    pipeline = pipeline_on(str(DEVICE), spec)
+    pending = pipeline.submit(*calls(spec)[0])
+    with torch.no_grad():
+        for weights in pipeline._module.parameters():  # such as a step of its training
+            weights.mul_(0.5)
+    pending.result()
+    assert cuda.races == []
 
 
 @pytest.mark.parametrize("left_out", ["wait_stream", "record_stream", "synchronize"])

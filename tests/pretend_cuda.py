@@ -68,7 +68,9 @@ class Cuda(Pretend):
         self.memories: dict[int, Memory] = {}
         self.arriving: list[tuple[Tensor, Tensor, Stream, int]] = []
         self.sent: list[tuple[Tensor, Tensor]] = []
+        self.captures = Stream()  # where all of a process are captured that name no stream
         self.captured: list[tuple[Any, Any, Any, Any]] | None = None
+        self.refused = False
         self.races: list[str] = []
         self.replays = 0
 
@@ -145,6 +147,7 @@ class Cuda(Pretend):
         leaves = tree_leaves((args, kwargs))
         up = any(type(value) is Tensor and value.ndim for value in leaves)
         if up or func in WAITS or torch.device("cpu") in [v for v in leaves if isinstance(v, torch.device)]:
+            self.refused = True
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         result = compute(func, args, kwargs)
         for made in tree_leaves(result):
@@ -154,13 +157,19 @@ class Cuda(Pretend):
         return result
 
     @contextmanager
-    def graph(self, graph: Graph, capture_error_mode: str = "global") -> Iterator[None]:
-        """Record instead of computing."""
-        self.captured = graph.steps
+    def graph(
+        self, graph: Graph, *, stream: Stream | None = None, capture_error_mode: str = "global"
+    ) -> Iterator[None]:
+        """Record instead of computing, on a stream that torch puts back only where the capture was not in vain."""
+        before, self.stream = self.stream, stream or self.captures
+        self.captured, self.refused = graph.steps, False
         try:
             yield
         finally:
             self.captured = None
+            if self.refused:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            self.stream = before
         for _, args, _, result in graph.steps:
             old = {v.held.untyped_storage()._cdata for v in tree_leaves(args) if isinstance(v, Pretended)}
             for made in tree_leaves(result):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from posezoo.bench.rows import Row, Stage, merge_csv, read_csv, write_csv
 from posezoo.bench.run import MOST_OPEN, Request, _groups
 from posezoo.bench.stages import STAGES
 from posezoo.bench.table import stage_table, summary
+from posezoo.deploy.runtimes import TorchRuntime
 from posezoo.errors import PosezooError
 from posezoo.media import write_image
 from tiny_networks import picture, pose_network
@@ -76,12 +78,107 @@ def test_other_files_are_refused(content: bytes, word: str, tmp_path: Path) -> N
         read_csv(tmp_path / "x.csv")
 
 
-def test_a_damaged_number_is_refused(tmp_path: Path) -> None:
-    write_csv(tmp_path / "r.csv", [a_row()])
-    text = (tmp_path / "r.csv").read_text().replace("20.0", "fast")
-    (tmp_path / "r.csv").write_text(text)
-    with pytest.raises(PosezooError, match="fast"):
-        read_csv(tmp_path / "r.csv")
+def edited(path: Path, column: str, cell: str, **changes: Any) -> Path:
+    """What `write_csv` writes of two rows, with another cell in the second."""
+    write_csv(path, [a_row(), a_row(**changes)])
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    lines[1][column] = cell
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "wanted"),
+    [
+        *((column, cell, "a number above 0") for column in ("latency_ms", "images_per_second")
+          for cell in ("fast", "0", "-3", "nan", "inf", "")),
+        *((column, cell, "a number, 0 or more") for column in ("wall_ms", "cpu_ms") for cell in ("-1", "nan", "")),
+        *((column, cell, "a number, 0 or more") for column in ("spread", "memory_mb") for cell in ("-1", "inf")),
+        *((column, cell, "a whole number above 0") for column in ("batch_size", "threads", "calls")
+          for cell in ("0", "1.5", "")),
+        ("people", "-1", "a whole number, 0 or more"),
+        ("images", "0", "a whole number above 0"),
+        ("flip", "yes", "True or False"),
+        ("flip", "", "True or False"),
+        ("precision", "INT8", "fp32 or bf16 or fp16 or int8"),
+        ("device", "", "cpu or cuda"),
+        ("data", "dummies", "dummy or images"),
+        *((column, "", "text") for column in ("model", "runtime", "input", "processor", "versions", "date")),
+    ],
+)  # fmt: skip
+def test_a_cell_that_was_never_written_is_refused(
+    run: Any, tmp_path: Path, column: str, cell: str, wanted: str
+) -> None:
+    edited(tmp_path / "r.csv", column, cell)
+    ran = run("--from", "r.csv", "--chart", "a.html")
+    held = repr(cell) if cell else "nothing"
+    assert ran.code == 2 and ran.err.startswith(f"error: r.csv, line 3, {column}: {held}, where {wanted}")
+    assert len(ran.err.splitlines()) == 1 and not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.parametrize("cell", ["TRUE", "true", "1", "True", "FALSE", "false", "0", "False"])
+def test_flip_is_read_as_a_spreadsheet_writes_it(tmp_path: Path, cell: str) -> None:
+    lines = read_csv(edited(tmp_path / "r.csv", "flip", cell))
+    assert [line["flip"] for line in lines] == [False, cell.casefold() in ("true", "1")]
+
+
+@pytest.mark.parametrize("column", ["entry", "spread", "memory_mb", "images", "people"])
+def test_what_may_be_unknown_may_be_empty(tmp_path: Path, column: str) -> None:
+    changes = dict(entry="a.b", data="images", images=3, people=5)
+    path = edited(tmp_path / "r.csv", column, "", **changes)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as spreadsheets mark UTF-8
+    assert read_csv(path)[1][column] is None
+
+
+def test_of_a_single_call_there_is_no_spread(run: Any, network: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "in" / "a.png", picture(320, 240, [(2, 1)]))
+    once = ("--images", "in", "--rounds", 1, "--warmup", 0, "--csv", "r.csv")
+    ran = run(network, *once, "--json")
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)
+    assert row["calls"] == 1 and row["spread"] is None and read_csv("r.csv")[0]["spread"] is None
+    columns, (line,) = summary([a_row(spread=None)])[1]
+    assert line[columns.index("spread %")] == ""
+
+
+def test_opencv_takes_the_threads_that_the_row_names(
+    run: Any, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / "in" / "a.png", picture(320, 240, [(2, 1)]))
+    seen: list[int] = []
+    call = entrants.Pipeline.__call__
+
+    def counted(self: Any) -> None:
+        seen.append(cv2.getNumThreads())
+        call(self)
+
+    monkeypatch.setattr(entrants.Pipeline, "__call__", counted)
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(5)
+        for threads, said in ((("--threads", 2), "7"), ((), "3")):
+            monkeypatch.setenv("OMP_NUM_THREADS", said)
+            ran = run(network, "--images", "in", "--rounds", 1, "--warmup", 0, "--json", *threads)
+            assert ran.code == 0, ran.err
+            (row,) = json.loads(ran.out)
+            assert set(seen) == {row["threads"]} and cv2.getNumThreads() == 5
+            seen.clear()
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_memory_of_a_gpu_is_known_where_torch_gives_it_out() -> None:
+    from types import SimpleNamespace
+
+    memory: Any = SimpleNamespace(peak=lambda device: 5_000_000)
+    here, there = SimpleNamespace(device="cpu"), SimpleNamespace(device="cuda")
+    assert entrants._megabytes(memory, here) == 5.0  # type: ignore[arg-type]
+    assert entrants._megabytes(memory, there) is None  # type: ignore[arg-type]
+    assert entrants._megabytes(memory, TorchRuntime(None, "cuda")) == 5.0
 
 
 def test_what_rows_share_is_said_once() -> None:

@@ -43,7 +43,7 @@ def test_timing_is_of_medians_and_of_the_gpu_where_it_tells() -> None:
     timing = Timing(tuple(Sample(wall, wall / 2) for wall in (1.0, 2.0, 3.0, 4.0, 100.0)))
     assert (timing.latency, timing.wall, timing.cpu) == (3.0, 3.0, 1.5)
     assert timing.spread == pytest.approx(2 / 3)
-    assert Timing((Sample(1.0, 1.0),)).spread == 0
+    assert Timing((Sample(1.0, 1.0),)).spread is None
     on_gpu = Timing((Sample(9.0, 1.0, 0.5), Sample(9.0, 1.0, 0.7), Sample(9.0, 1.0, 0.6)))
     assert on_gpu.latency == 0.6 and on_gpu.wall == 9.0
 
@@ -97,7 +97,18 @@ def test_memory_is_that_of_the_worst_moment() -> None:
     block = np.ones(8_000_000)
     del block
     assert 60e6 < memory.peak("cpu") < 200e6  # type: ignore[operator]
-    assert memory.peak("cuda") == 0
+
+
+@pytest.mark.parametrize(("used_before", "most"), [(None, 50), (30, 20)])
+def test_memory_of_a_gpu_is_unknown_until_torch_has_used_it(
+    monkeypatch: pytest.MonkeyPatch, used_before: int | None, most: int
+) -> None:
+    found = {"memory_allocated": used_before, "max_memory_allocated": None}
+    monkeypatch.setattr(measure, "_allocated", found.__getitem__)
+    memory = Memory()
+    assert memory.peak("cuda") is None
+    found["max_memory_allocated"] = 50
+    assert memory.peak("cuda") == most
 
 
 def test_memory_is_unknown_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

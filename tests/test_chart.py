@@ -99,6 +99,12 @@ def test_points_from_a_file_are_the_same(tmp_path: Path) -> None:
     assert points_of(read_csv(tmp_path / "r.csv")) == points_of(with_facts(some_rows()))
 
 
+def test_what_is_not_known_is_not_told() -> None:
+    known, unknown = (points_of(with_facts([a_row(RESNET, spread=spread)]))[0][0] for spread in (0.05, None))
+    assert "(spread 5%), CPU" in tips(known)["speed"]
+    assert tips(unknown)["speed"] == tips(known)["speed"].replace(" (spread 5%)", "")
+
+
 def test_names_do_not_lie_on_each_other() -> None:
     points = [
         {**p, "task": "t", "told": "x", "setting": "s", "AP": 70 - n, "images_per_second": 2.0**n, "short": f"n{n}" * 5}

@@ -141,7 +141,7 @@ def slow_but(quick: Any, every: Any) -> list[Any]:
 @pytest.mark.parametrize("to", slow_but("onnx", FORMATS))
 @pytest.mark.parametrize("name", slow_but("combined-26", CODECS))
 def test_every_codec_decodes_inside_the_graph(name: str, to: str, tmp_path: Path) -> None:
-    """As the numpy codec does, blank maps too."""
+    """As the numpy codec does, blank maps too, and those of which one number is none."""
     codec = get_codec(name)
     spec = NetworkSpec("x", get_skeleton("halpe136"), codec, (48, 64), "rgb", (0, 0, 0), (1, 1, 1), 1.25, False)
     network = graph.Deployed(nn.Identity(), replace(spec, output="joints"))
@@ -150,12 +150,14 @@ def test_every_codec_decodes_inside_the_graph(name: str, to: str, tmp_path: Path
     centre = rng.uniform(0, 1, (3, 136, 2, 1, 1)) * np.array([11, 15])[:, None, None]
     maps = np.exp(-((x - centre[:, :, 0]) ** 2 + (y - centre[:, :, 1]) ** 2) / 8).astype(np.float32)
     maps[0, 0], maps[0, 30] = 0, -1
+    maps[1, [1, 31], 3, 3] = np.nan
     crop_xy, scores = codec.decode(maps, spec.input_size_wh)
     program = graph.trace(network, torch.from_numpy(maps))
     write_graph(program, ["joints"], tmp_path / FILES[to], to, {}, False, lambda runtime: agree.Agreement(0.0))
     joints = open_runtime(tmp_path / FILES[to])(maps)[0]
     np.testing.assert_allclose(joints[..., :2], crop_xy, atol=1e-3)
     np.testing.assert_allclose(joints[..., 2], scores, atol=1e-5)
+    assert not joints[1, [1, 31]].any()
 
 
 @pytest.mark.parametrize("to", slow_but("openvino", ("onnx", "openvino")))

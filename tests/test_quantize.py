@@ -19,8 +19,13 @@ from torch import nn  # noqa: E402
 
 import command_line  # noqa: E402
 from posezoo.cpu import cpu_name  # noqa: E402
-from posezoo.deploy import calibrate, equalise, graph, qdq, quantize, ranges, rounding  # noqa: E402
-from posezoo.deploy.quantize import Network, bits_for, enough, heatmap_error, open_file  # noqa: E402
+from posezoo.deploy import calibrate, compare, equalise, graph, qdq, quantize, ranges, rounding, runtimes  # noqa: E402
+from posezoo.deploy.quantize import Network, bits_for  # noqa: E402
+from posezoo.deploy.runtimes import base  # noqa: E402
+from posezoo.deploy.runtimes import onnx as onnx_runtime  # noqa: E402
+from posezoo.deploy.runtimes import openvino as openvino_runtime  # noqa: E402
+from posezoo.deploy.runtimes import torch as torch_runtime  # noqa: E402
+from posezoo.deploy.search import enough, heatmap_error, open_file  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.estimator import NetworkSpec, open_network  # noqa: E402
 
@@ -185,6 +190,8 @@ def test_weights_of_seven_bits_where_eight_would_saturate(
         ({"crops": []}, "there is no crop to calibrate with"),
         ({"crops": [np.zeros((2, 32, 16, 3), np.uint8)]}, r"crops must be \(n, 32, 32, 3\) uint8 arrays"),
         ({"max_drop": 0.3}, "a largest drop needs a labelled set"),
+        ({"max_drop": 0.3, "random": True}, "--max-drop and --random exclude each other"),
+        ({"threads": 0}, "threads must be 1 or more, but is 0"),
     ],
 )
 def test_what_cannot_be_quantised(
@@ -249,6 +256,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -
         (["--calibration", "{}/text", "--threads", "-1"], "threads must be 1 or more, but is -1"),
         (["--calibration", "{}/text", "-o", "{}/text/a.jpg/t.onnx"], "a.jpg is a file"),
         (["--calibration", "{}/text", "--mode", "max"], "unknown calibration mode 'max'"),
+        (
+            ["--calibration", "{}/bare.json", "--images", "{}/text", "--random", "--max-drop", "1"],
+            "--max-drop and --random exclude each other",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(
@@ -277,6 +288,66 @@ def test_the_command_tells_what_it_did(command: Callable[..., tuple[int, str]], 
     found = json.loads(output)
     assert found["calibrated_on"] == 1 and found["latency"]["fp32_ms"] > 0 and found["path"].endswith("t.onnx")
     assert found["latency"]["processor"] == cpu_name()
+
+
+def test_all_of_it_takes_the_threads_that_were_asked_for(
+    network: Network, crops: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime as ort
+
+    from posezoo.deploy.compare import latency
+
+    sessions: list[int] = []
+    torch_has: list[int] = []
+    real = ort.InferenceSession
+
+    def session(graph: Any, options: Any, **others: Any) -> Any:
+        sessions.append(options.intra_op_num_threads)
+        torch_has.append(torch.get_num_threads())
+        return real(graph, options, **others)
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    monkeypatch.setattr("posezoo.deploy.compare.ROUNDS", 1)
+    before, path = torch.get_num_threads(), tmp_path / "t.onnx"
+    quantize.quantize(network, [crops[:2]], path, runtime="onnx", threads=3)
+    assert sessions and set(sessions) == set(torch_has) == {3} and torch.get_num_threads() == before
+    qdq.simplified(network.proto)
+    assert sessions.pop() == 1  # of constants alone
+    with pytest.raises(PosezooError):  # put back after an error too
+        quantize.quantize(network, [crops[:2]], path, runtime="onnx", threads=3, max_error=1e-9)
+    assert torch.get_num_threads() == before
+    latency(network, path, 3)
+    assert set(sessions) == {3}
+
+
+def test_the_command_hands_its_threads_to_all_who_compute(
+    command: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(EXAMPLES / "astronaut.png", tmp_path / "in")
+    asked: list[int | None] = []
+    settle = base.settle_threads
+
+    def settled(threads: int | None) -> int:
+        asked.append(threads)
+        return settle(threads)
+
+    for module in (base, runtimes, onnx_runtime, openvino_runtime, torch_runtime):
+        monkeypatch.setattr(module, "settle_threads", settled)
+    arguments = ("--calibration", str(tmp_path / "in"), "--batches", "1", "--batch-size", "1")
+    code, output = command(*arguments, "--threads", "3")
+    assert code == 0, output
+    assert len(asked) > 5 and set(asked) == {3}
+
+
+def test_a_judge_computes_with_the_threads_that_were_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(*_: Any, **options: Any) -> Any:
+        raise PosezooError(f"{options['threads']} threads")
+
+    monkeypatch.setattr("posezoo.evaluate.run.run_evaluation", evaluate)
+    judge = compare.Judged(calibrate.Labelled("coco", tmp_path / "a.json", (tmp_path,)), threads=3)
+    with pytest.raises(PosezooError, match="3 threads"):
+        judge(tmp_path / "t.onnx")
 
 
 @pytest.mark.slow

@@ -305,13 +305,14 @@ def tips(point: Mapping[str, Any]) -> dict[str, str]:
     """All that is known of a point, in the few lines that hovering over it shows."""
     batch = "an image" if point["data"] == "images" else f"a batch of {point['batch_size']}"
     size = f", {point['params_m']} M parameters, {point['gmacs']} G multiply-adds" if point["params_m"] else ""
+    spread = "" if point["spread"] is None else f" (spread {point['spread']:.0%})"
     memory = "" if point["memory_mb"] is None else f", {point['memory_mb']:.0f} MB"
     return {
         "model": point["model"] + (f" as {point['file']}" if point["file"] else ""),
         "AP": f"{point['AP']:.1f} %, {told(point)}, {_flip(point)}",
         "of": f"{point['dataset']}: {point['protocol']}",
-        "speed": f"{point['images_per_second']:.4g} images/s, {point['latency_ms']:.4g} ms {batch} "
-        f"(spread {point['spread']:.0%}), CPU {point['cpu_ms']:.4g} ms{memory}",
+        "speed": f"{point['images_per_second']:.4g} images/s, {point['latency_ms']:.4g} ms {batch}"
+        f"{spread}, CPU {point['cpu_ms']:.4g} ms{memory}",
         "timed": f"{point['runtime']} {point['precision']} on {point['device']}, {point['threads']} CPU "
         f"{'thread' if point['threads'] == 1 else 'threads'}, {point['data']} data, {point['weights']} weights",
         "network": f"{point['family']} of {point['zoo']}, {point['input']}"
@@ -325,8 +326,7 @@ def _sources(points: Sequence[Mapping[str, Any]]) -> str:
     """Where the speeds are from: a list item for every machine and command."""
     runs = dict.fromkeys((p["processor"], p["machine"], p["versions"], p["date"], p["command"]) for p in points)
     return "\n".join(
-        f"<li>{html.escape(f'{processor}, {machine}; {versions}; {date}')}: "
-        f"<code>{html.escape(command or '')}</code></li>"
+        f"<li>{html.escape(f'{processor}, {machine}; {versions}; {date}')}: <code>{html.escape(command)}</code></li>"
         for processor, machine, versions, date, command in runs
     )
 

@@ -113,12 +113,8 @@ def networks(request: Request, setting: Setting, folder: Path) -> Iterator[Entra
 
 def pipelines(request: Request, setting: Setting, folder: Path, paths: Sequence[Path]) -> Iterator[Entrant]:
     """The whole pipeline on pictures, an entrant for each batch size, called once; see `networks`."""
-    import cv2
-
     from posezoo.estimator import Estimator
 
-    if request.threads is not None:
-        cv2.setNumThreads(request.threads)
     weights, told = _weights(request, setting, folder)
     sizes: list[int | None] = [*sorted(set(request.batch_sizes))]
     for given in sizes or [None]:
@@ -208,6 +204,11 @@ def _facts(request: Request, name: str, spec: NetworkSpec, runtime: Runtime, wei
 
 
 def _megabytes(memory: Memory, runtime: Runtime) -> float | None:
+    """The memory at the worst moment; None where it is not known, as of another than torch on the GPU."""
+    from posezoo.deploy.runtimes import TorchRuntime
+
+    if runtime.device == "cuda" and not isinstance(runtime, TorchRuntime):
+        return None
     peak = memory.peak(runtime.device)
     return None if peak is None else peak / 1e6
 

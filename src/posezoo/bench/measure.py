@@ -75,10 +75,13 @@ class Timing:
         return median(s.wall for s in self.samples)
 
     @property
-    def spread(self) -> float:
-        """How far apart the quarters are between which the middle half of the calls lies, as a share of the median."""
+    def spread(self) -> float | None:
+        """How far apart the quarters are between which the middle half of the calls lies, as a share of the median.
+
+        None of a single call, which says nothing of others.
+        """
         if len(self.samples) < 2:
-            return 0.0
+            return None
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")
         return (high - low) / self.latency if self.latency else 0.0
 
@@ -146,7 +149,7 @@ class Memory:
         gc.collect()
         with suppress(OSError, AttributeError):  # glibc: what was freed goes back, else it would be had again for free
             ctypes.CDLL(None).malloc_trim(0)
-        self._before = {"cpu": _status("VmRSS"), "cuda": _allocated("memory_allocated")}
+        self._before = {"cpu": _status("VmRSS"), "cuda": _allocated("memory_allocated") or 0}
 
     def restart(self) -> None:
         """Forget the worst moment so far."""
@@ -162,10 +165,10 @@ class Memory:
         return None if found is None or before is None else max(found - before, 0)
 
 
-def _allocated(what: str) -> int:
-    """A figure of torch's allocator on the GPU, in bytes; 0 where it was not needed yet."""
+def _allocated(what: str) -> int | None:
+    """A figure of torch's allocator on the GPU, in bytes; None where torch has not used one."""
     torch = sys.modules.get("torch")
-    return getattr(torch.cuda, what)() if torch is not None and torch.cuda.is_initialized() else 0
+    return getattr(torch.cuda, what)() if torch is not None and torch.cuda.is_initialized() else None
 
 
 def _status(key: str) -> int | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from posezoo.bench.machine import machine_facts
+from posezoo.deploy.runtimes.base import DEVICES, PRECISIONS
 from posezoo.errors import PosezooError
 from posezoo.files import atomic_path
 
@@ -45,7 +47,7 @@ class Row:
         flip: whether the mirrored crop was computed too, and both averaged.
         input: height x width of the network's input.
         entry: the zoo's entry that the network is, where one is known.
-        spread: how far the middle half of the calls lies apart, as a share of the median.
+        spread: how far the middle half of the calls lies apart, as a share of the median; None of a single call.
         wall_ms: the median by the clock; not `latency_ms` where that is by the GPU's own events.
         cpu_ms: the median CPU time, of all threads.
         memory_mb: what it took more at the worst moment than there was before it was opened (on CUDA: of the GPU's
@@ -69,7 +71,7 @@ class Row:
     flip: bool
     input: str
     entry: str | None
-    spread: float
+    spread: float | None
     wall_ms: float
     cpu_ms: float
     memory_mb: float | None
@@ -90,8 +92,6 @@ class Row:
 
 
 _PLAIN = tuple(f.name for f in fields(Row) if f.name != "stages")
-_FLOATS = ("latency_ms", "images_per_second", "spread", "wall_ms", "cpu_ms", "memory_mb")
-_WHOLE = ("batch_size", "threads", "calls", "images", "people")
 
 
 def with_facts(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -143,33 +143,86 @@ def merge_csv(
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """What `write_csv` wrote, a dict a row: numbers as numbers, nothing as None, the stages left out.
 
+    A spreadsheet may have had it in its hands meanwhile: TRUE is True, and a mark at its beginning is none of its text.
+
     Raises:
-        PosezooError: there is no such file, or it is another kind of file.
+        PosezooError: there is no such file, it is another kind of file, or a cell holds what it cannot have held.
     """
     name = os.fspath(path)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file, strict=True))
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+            lines = [(reader.line_num, line) for line in reader]
     except FileNotFoundError:
         raise PosezooError(f"no such file: {name}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as err:
         raise PosezooError(f"cannot read {name}: {getattr(err, 'strerror', None) or err}") from None
-    missing = [column for column in _PLAIN if not lines or column not in lines[0]]
     if missing:
         raise PosezooError(f"{name} is no file that posezoo benchmark --csv wrote: it has no {', '.join(missing[:4])}")
-    facts = tuple(machine_facts())
-    try:
-        return [{key: _value(key, line.get(key)) for key in (*_PLAIN, *facts)} for line in lines]
-    except ValueError as err:
-        raise PosezooError(f"{name}: {err}") from None
+    return [
+        {
+            column: _value(line[column] or "", cell, f"{name}, line {number}, {column}")
+            for column, cell in _COLUMNS.items()
+        }
+        for number, line in lines
+    ]
 
 
-def _value(key: str, text: str | None) -> Any:
+class _Cell(NamedTuple):
+    """What a cell holds: `read` makes it of the text, or raises ValueError or KeyError; `wants` says it in words."""
+
+    read: Callable[[str], Any]
+    wants: str
+    may_be_empty: bool = False
+
+
+def _value(text: str, cell: _Cell, where: str) -> Any:
     """A cell of the file as what it was."""
-    if not text:
+    text = text.strip()
+    if not text and cell.may_be_empty:
         return None
-    if key in _FLOATS:
-        return float(text)
-    if key in _WHOLE:
-        return int(text)
-    return text == "True" if key == "flip" else text
+    try:
+        return cell.read(text)
+    except (ValueError, KeyError):
+        raise PosezooError(f"{where}: {repr(text) if text else 'nothing'}, where {cell.wants} should be") from None
+
+
+def _above_zero(value: Any) -> Any:
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
+def _from_zero(value: Any) -> Any:
+    return value and _above_zero(value)
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+def _one_of(*names: str) -> _Cell:
+    return _Cell({name: name for name in names}.__getitem__, " or ".join(names))
+
+
+_TEXT = _Cell(_text, "text")
+_COUNT = _Cell(lambda text: _above_zero(int(text)), "a whole number above 0")
+_ABOVE = _Cell(lambda text: _above_zero(float(text)), "a number above 0")
+_FROM = _Cell(lambda text: _from_zero(float(text)), "a number, 0 or more,")
+_COLUMNS: dict[str, _Cell] = {
+    **dict.fromkeys((*_PLAIN, "machine", "processor", "versions", "date", "command"), _TEXT),
+    **dict.fromkeys(("latency_ms", "images_per_second"), _ABOVE),
+    **dict.fromkeys(("wall_ms", "cpu_ms"), _FROM),
+    **dict.fromkeys(("spread", "memory_mb"), _FROM._replace(may_be_empty=True)),
+    **dict.fromkeys(("batch_size", "threads", "calls"), _COUNT),
+    "images": _COUNT._replace(may_be_empty=True),
+    "people": _Cell(lambda text: _from_zero(int(text)), "a whole number, 0 or more,", may_be_empty=True),
+    "entry": _TEXT._replace(may_be_empty=True),
+    "precision": _one_of(*PRECISIONS[1:]),  # but for "auto"
+    "device": _one_of(*DEVICES[1:]),
+    "data": _one_of(DUMMY, IMAGES),
+    "flip": _Cell(lambda text: {"true": True, "1": True, "false": False, "0": False}[text.casefold()], "True or False"),
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from posezoo.bench.entrants import Entrant, Setting, check_name, networks, pipelines
 from posezoo.bench.measure import TURN_SECONDS, race
 from posezoo.bench.rows import Row
+from posezoo.deploy.runtimes import settle_threads
 from posezoo.errors import PosezooError, unknown_name
 
 MOST_OPEN = 8  # networks that take turns with each other; more would fill the memory
@@ -119,7 +121,10 @@ def run(request: Request, progress: Callable[[int, int], None] | None = None) ->
     turn_seconds = TURN_SECONDS if request.images is None else 0.0  # one pass over the pictures is a turn
     try:
         for group in _groups(request):
-            with tempfile.TemporaryDirectory(prefix="posezoo-benchmark-", ignore_cleanup_errors=True) as folder:
+            with (
+                _opencv_threads(settle_threads(request.threads)),
+                tempfile.TemporaryDirectory(prefix="posezoo-benchmark-", ignore_cleanup_errors=True) as folder,
+            ):
                 entrants = [each for setting in group for each in _enter(request, setting, Path(folder), paths, report)]
                 contestants = [each.contestant for each in entrants]
                 timings = race(contestants, request.rounds, request.warmup, turn_seconds, advance)
@@ -128,6 +133,19 @@ def run(request: Request, progress: Callable[[int, int], None] | None = None) ->
     except KeyboardInterrupt:
         report.interrupted = True
     return report
+
+
+@contextmanager
+def _opencv_threads(threads: int) -> Iterator[None]:
+    """Let OpenCV compute with so many threads, which the rows name, and afterwards with as many as before."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(threads)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _find_pictures(source: str | os.PathLike[str]) -> list[Path]:

@@ -72,7 +72,8 @@ def _figures(row: Row) -> list[str]:
     if row.data == IMAGES:
         rates.append(f"{row.images_per_second * (row.people or 0) / (row.images or 1):.1f}")
     memory = "" if row.memory_mb is None else f"{row.memory_mb:.0f}"
-    return [f"{row.latency_ms:.2f}", f"{100 * row.spread:.0f}", *rates, f"{row.cpu_ms:.2f}", memory]
+    spread = "" if row.spread is None else f"{100 * row.spread:.0f}"
+    return [f"{row.latency_ms:.2f}", spread, *rates, f"{row.cpu_ms:.2f}", memory]
 
 
 def _legend(row: Row, compared: bool) -> str:

@@ -61,7 +61,7 @@ def quantize_command(
     from posezoo.deploy.runtimes import settle_threads
 
     chosen = runtime or next((name for name, suffix in SUFFIXES.items() if suffix == output.suffix.lower()), "openvino")
-    check_request(output, chosen, mode, weight_bits)
+    check_request(output, chosen, mode, weight_bits, max_drop, random)
     threads = settle_threads(threads)
     labelled = labelled_set(calibration, dataset, images or (), annotations)
     judged = labelled
@@ -70,17 +70,17 @@ def quantize_command(
         tasks_of(judged)  # what is wrong with it is said now; people to calibrate with are read before the work anyway
     if max_drop is not None and judged is None:
         raise PosezooError("--max-drop needs labelled people: give --annotations FILE and --images DIR")
-    network = prepare(model, weights, random)
+    network = prepare(model, weights, random, threads)
     most = (batches + 1) * batch_size
     with progress_bar("crops") as advance:
         crops = (
-            crops_of_pictures(network.spec, calibration, most, progress=advance)
+            crops_of_pictures(network.spec, calibration, most, progress=advance, threads=threads)
             if labelled is None
             else crops_of_people(network.spec, labelled, most, advance)
         )
     whole, held_back = crops.split(batches, batch_size)
     with progress_bar("steps") as advance:
-        judge = None if judged is None or random else Judged(judged)
+        judge = None if judged is None or random else Judged(judged, threads=threads)
         done = quantize(
             network,
             whole,
@@ -93,6 +93,7 @@ def quantize_command(
             judge=judge,
             facts={"source": crops.source},
             progress=_reporter(advance),
+            threads=threads,
         )
     speed = latency(network, output, threads)
     figures = [] if judge is None else [judge.figures[0], judge.figures[-1]]

@@ -160,7 +160,12 @@ def crops_of_people(spec: NetworkSpec, labelled: Labelled, most: int, progress: 
 
 
 def crops_of_pictures(
-    spec: NetworkSpec, folder: Path, most: int, detector: Detector | None = None, progress: Progress | None = None
+    spec: NetworkSpec,
+    folder: Path,
+    most: int,
+    detector: Detector | None = None,
+    progress: Progress | None = None,
+    threads: int | None = None,
 ) -> Crops:
     """At most so many crops of the people that a detector finds in a folder of pictures.
 
@@ -172,6 +177,8 @@ def crops_of_pictures(
         most: how many crops.
         detector: who finds the people; None: the packaged one.
         progress: called with the crops that were found, and `most`.
+        threads: of the CPU, that the packaged detector computes with; None:
+            `posezoo.deploy.runtimes.default_threads`.
 
     Raises:
         PosezooError: no picture in the folder, none that can be read, or nobody in any of them.
@@ -179,7 +186,7 @@ def crops_of_pictures(
     from posezoo.detect import get_detector
 
     paths = find_images(folder)
-    detector = get_detector("embedded") if detector is None else detector
+    detector = get_detector("embedded", threads=threads) if detector is None else detector
     found: list[NDArray[np.uint8]] = []
     count = nobody = 0
     unreadable: dict[str, str] = {}

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from posezoo.deploy.calibrate import Labelled
-from posezoo.deploy.quantize import Network, open_file
+from posezoo.deploy.quantize import Network
+from posezoo.deploy.search import open_file
 
 ROUNDS, WARM_UP = 10, 2
 
@@ -43,11 +44,13 @@ class Judged:
     Attributes:
         labelled: the set. Its people are looked for in their own boxes.
         progress: called with the pictures done and their number.
+        threads: of the CPU; None: `posezoo.deploy.runtimes.default_threads`.
         figures: the dataset's main figure of each file that was judged, its name and its value in points.
     """
 
     labelled: Labelled
     progress: Callable[[int, int], None] | None = None
+    threads: int | None = None
     figures: list[tuple[str, float]] = field(default_factory=list)
 
     def __call__(self, file: Path) -> float:
@@ -67,6 +70,7 @@ class Judged:
                 Path(folder),
                 device="cpu",
                 progress=self.progress,
+                threads=self.threads,
                 shard=(0, 1),
             )
         assert report is not None

@@ -43,7 +43,7 @@ class Stream:
 
 @torch.no_grad()
 def equalised(
-    proto: Any, module: nn.Module, nodes: Mapping[str, Any], planes: NDArray[np.float32]
+    proto: Any, module: nn.Module, nodes: Mapping[str, Any], planes: NDArray[np.float32], threads: int | None = None
 ) -> tuple[Any, nn.Module]:
     """Copies of a graph and of the module that it is of, which compute the same with other numbers.
 
@@ -52,9 +52,10 @@ def equalised(
         module: in torch, with a bias in each of the convolutions.
         nodes: the convolutions whose numbers may be changed, by the name that each has in the module.
         planes: (N, 3, h, w) float32, crops to see the ranges on.
+        threads: of the CPU; None: `posezoo.deploy.runtimes.default_threads`.
     """
     largest: dict[str, NDArray] = {}
-    run = tensors(proto)
+    run = tensors(proto, threads)
     for crop in planes:
         for name, value in run(crop[None]):
             if value.ndim == 4:

@@ -49,9 +49,14 @@ class Deployed(nn.Module):
         return normalise(image, spec.mean, spec.std, spec.channels, memory_format=torch.contiguous_format)
 
     def read(self, maps: Tensor) -> Tensor:
-        """Heatmaps to joints (N, K, 3): x and y in pixels of the crop, and the score."""
+        """Heatmaps to joints (N, K, 3): x and y in pixels of the crop, and the score; zeros of a map with a NaN.
+
+        The runtimes pass a NaN over when they look for a maximum, where numpy and torch take it for the largest.
+        """
         crop_xy, scores = decode(self.spec.codec, maps, self.spec.input_size_wh)
-        return torch.cat([crop_xy, scores[..., None]], dim=2)
+        joints = torch.cat([crop_xy, scores[..., None]], dim=2)
+        broken = torch.isnan(maps).float().flatten(2).amax(2, keepdim=True) > 0
+        return torch.where(broken, torch.zeros_like(joints), joints)
 
     def forward(self, image: Tensor) -> Tensor:
         """What the file gives."""

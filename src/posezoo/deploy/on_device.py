@@ -2,13 +2,15 @@
 
 Crops, normalisation, flip and decode are the torch twins of what the CPU pipeline does. On CUDA nothing waits for the
 device: pictures are copied from pinned memory on a stream of their own while the network computes the batch before, and
-what follows from a batch of crops (network, flip, decode) is one CUDA graph, captured once for each of a few sizes.
+what follows from a batch of crops (network, flip, decode) is one CUDA graph, captured once for each of a few sizes. All
+is computed on one other stream, whichever the caller's is: so the device does one call after the other.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +105,7 @@ class OnDevice:
         self._dtype = next((p.dtype for p in runtime.module.parameters() if p.ndim > 1), torch.float32)
         self._slots: dict[int, _Slot] = {}
         self._uploads = torch.cuda.Stream(self.device) if self._cuda else None
+        self._computes = torch.cuda.Stream(self.device) if self._cuda else None
         self._lock = threading.Lock()  # the slots belong to one call at a time
 
     def __call__(self, images: Sequence[Pixels], image_of: ArrayLike, to_crop: ArrayLike) -> tuple[Floats, Floats]:
@@ -129,7 +132,7 @@ class OnDevice:
         which, from_crop = np.asarray(image_of, np.int64), invert_affine(to_crop)
         shape = (len(which), len(self.spec.skeleton.joints), 3)
         joints = torch.empty(shape, dtype=torch.float32, pin_memory=self._cuda)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), self._computing():
             try:
                 for rows, pictures, part in self._uploaded(images, which, from_crop):
                     joints[rows].copy_(self._compute(pictures, *part), non_blocking=True)
@@ -137,11 +140,25 @@ class OnDevice:
                 raise PosezooError(
                     f"the GPU's memory does not hold a batch of {self.batch_size}: --batch-size less"
                 ) from None
-            if not self._cuda:
+            if self._computes is None:
                 return Pending(joints)
             done = torch.cuda.Event()
-            done.record(torch.cuda.current_stream(self.device))
+            done.record(self._computes)
             return Pending(joints, done)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Work on the stream of the slots: after all that the caller's has been given, before what it is given next."""
+        if self._computes is None:
+            yield
+            return
+        callers = torch.cuda.current_stream(self.device)
+        self._computes.wait_stream(callers)
+        try:
+            with torch.cuda.stream(self._computes):
+                yield
+        finally:
+            callers.wait_stream(self._computes)
 
     def _uploaded(
         self, images: Sequence[Pixels], image_of: NDArray[np.int64], from_crop: NDArray[np.float64]
@@ -166,12 +183,11 @@ class OnDevice:
 
     def _wait_for(self, *tensors: Tensor) -> None:
         """Let the stream that computes wait for uploads, and the allocator for the stream that computes."""
-        if self._uploads is None:
+        if self._uploads is None or self._computes is None:
             return
-        computing = torch.cuda.current_stream(self.device)
-        computing.wait_stream(self._uploads)
+        self._computes.wait_stream(self._uploads)
         for tensor in tensors:
-            tensor.record_stream(computing)
+            tensor.record_stream(self._computes)
 
     def _compute(self, pictures: Pictures, image_of: Tensor, from_crop: Tensor) -> Tensor:
         """The joints (n, K, 3) of a batch of people, valid until the next batch is computed."""
@@ -198,17 +214,17 @@ class OnDevice:
         return self._slots[size]
 
     def _capture(self, crops: Tensor) -> Callable[[], Tensor] | None:
-        """A CUDA graph of `_joints` for this batch; None where none can be captured."""
+        """A CUDA graph of `_joints` for this batch; None where none can be captured.
+
+        On the stream that computes: torch leaves the one of a capture that fails the current one.
+        """
         tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
         try:
-            beside = torch.cuda.Stream(self.device)
-            beside.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(beside):
-                for _ in range(WARM_UP):
-                    self._joints(crops)
-            torch.cuda.current_stream(self.device).wait_stream(beside)
+            for _ in range(WARM_UP):
+                self._joints(crops)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use CUDA meanwhile
+            # other threads may use CUDA meanwhile
+            with torch.cuda.graph(graph, stream=self._computes, capture_error_mode="thread_local"):
                 joints = self._joints(crops)
         except torch.OutOfMemoryError:
             raise

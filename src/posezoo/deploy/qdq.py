@@ -36,6 +36,7 @@ def simplified(proto: Any) -> Any:
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # nothing but constants is computed; left alone, each core gets a thread
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory(prefix="posezoo-") as folder:
         file = Path(folder) / "graph.onnx"

@@ -33,6 +33,7 @@ def tensor_ranges(
     batches: Sequence[NDArray[np.float32]],
     mode: str = "naive",
     progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
 ) -> dict[str, Range]:
     """The lowest and the highest value of each float tensor that the nodes of a graph make or take.
 
@@ -41,8 +42,9 @@ def tensor_ranges(
         batches: (n, 3, h, w) each; every crop is looked at.
         mode: one of `MODES`.
         progress: called with the crops looked at and their number, over both passes where the mode takes two.
+        threads: of the CPU; None: `posezoo.deploy.runtimes.default_threads`.
     """
-    run = tensors(proto)
+    run = tensors(proto, threads)
     crops = [crop[None] for batch in batches for crop in batch]
     passes = 1 if mode == "naive" else 2
     ranges: dict[str, Range] = {}
@@ -66,12 +68,17 @@ def tensor_ranges(
     return {name: choose(counts[name], *ends) for name, ends in ranges.items()}
 
 
-def tensors(proto: Any) -> Callable[[NDArray[np.float32]], Iterator[tuple[str, NDArray]]]:
-    """What gives, for a batch, the name and the value of the input and of every float tensor in the graph."""
+def tensors(proto: Any, threads: int | None = None) -> Callable[[NDArray[np.float32]], Iterator[tuple[str, NDArray]]]:
+    """What gives, for a batch, the name and the value of the input and of every float tensor in the graph.
+
+    Args:
+        proto: an `onnx.ModelProto` with one input; not changed.
+        threads: as for `tensor_ranges`.
+    """
     import onnx
     import onnxruntime as ort
 
-    from posezoo.deploy.runtimes import default_threads
+    from posezoo.deploy.runtimes import settle_threads
 
     proto = copy.deepcopy(proto)
     known = {each.name for each in proto.graph.output}
@@ -79,7 +86,7 @@ def tensors(proto: Any) -> Callable[[NDArray[np.float32]], Iterator[tuple[str, N
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = default_threads()  # left alone it takes every core that it sees
+    options.intra_op_num_threads = settle_threads(threads)  # left alone it takes every core that it sees
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (source,) = (each.name for each in session.get_inputs())
     names = [each.name for each in session.get_outputs() if each.type == "tensor(float)"]

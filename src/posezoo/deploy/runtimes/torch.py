@@ -6,7 +6,8 @@ import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,19 @@ def open_torch(
     if compiled:
         module = _compiled(module)
     return TorchRuntime(module, place, "torch-compile" if compiled else "torch", chosen, limit, values, fixed=True)
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads of the CPU, and afterwards with as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def torch_module(
