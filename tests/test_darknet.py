@@ -133,6 +133,17 @@ def test_cfg_text() -> None:
         (TINY.replace("size=1", "size=3"), "pad=1"),
         (TINY.replace("classes=1", "classes=2"), "of 2 classes needs 21 filters, not 18"),
         (TINY + "[yolo]\nanchors=1,2\nclasses=1\nmask=1", "chooses from 1 anchors"),
+        (TINY + "scale_x_y=1.05", r"\[yolo\]: only scale_x_y=1 is known, not '1.05'"),
+        (TINY + "new_coords=1", "only new_coords=0 is known"),
+        (TINY.replace("size=1", "size=3\npad=1\ndilation=2"), "only dilation=1 is known"),
+        (TINY.replace("size=1", "size=1\nstride=2\nstride_x=1"), "only stride_x=2 is known"),
+        (TINY.replace("size=1", "size=1\npadding=1"), "only padding=0 is known"),
+        (TINY.replace("size=1", "size=1\ngroups=3"), "only groups=1 is known"),
+        (TINY + "[route]\nlayers=-1\ngroups=2\ngroup_id=1", "only groups=1 is known"),
+        (TINY + "[shortcut]\nfrom=-2\nweights_type=per_channel", "only weights_type=none is known"),
+        (TINY + "[maxpool]\nsize=3\nstride=1\npadding=0", "only padding=2 is known"),
+        (TINY + "[upsample]\nstride=1\nscale=2", "only scale=1 is known"),
+        (TINY + "[maxpool]\nsize=1\nwhatever=yes", "only whatever=0 is known, not 'yes'"),
         ("[convolutional]\nfilters=8\nsize=1\nactivation=linear", "finds nothing"),
         ("", "finds nothing"),
     ],
@@ -140,6 +151,14 @@ def test_cfg_text() -> None:
 def test_wrong_cfg(text: str, message: str) -> None:
     with pytest.raises(PosezooError, match=message):
         Darknet(parse_cfg(text))
+
+
+def test_options_that_change_nothing() -> None:
+    conv = "size=3\npad=1\npadding=7\nstride=1\nstride_x=1\ndilation=1\ngroups=1\nstopbackward=1\nbinary=0"
+    yolo = "scale_x_y = 1.0\nnew_coords=0\nnum=3\njitter=.3\nignore_thresh = .7\niou_loss=ciou\nnms_kind=greedynms"
+    pool = "[maxpool]\nsize=3\nstride=1\npadding=2"
+    model = Darknet(parse_cfg(f"{TINY.replace('size=1', conv)}{yolo}\n{pool}"))
+    assert [type(layer).__name__ for layer in model.layers] == ["Sequential", "Yolo", "SamePool"]
 
 
 def test_shortcut_between_other_channels() -> None:

@@ -227,6 +227,13 @@ def test_the_checkpoint_tells_models_of_one_config_apart(tmp_path: Path, monkeyp
     assert _model(None, None) == ("embedded", None)
 
 
+def test_a_checkpoint_that_lies_here_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = "fast_res50_256x192.pth"
+    (tmp_path / file).write_bytes(b"")
+    assert _model(None, file) == ("fastpose_resnet50.alphapose_coco_256x192", file)
+
+
 def test_drawing_boxes_shows(run: Any, pictures: list[str], tmp_path: Path) -> None:
     for flags, folder in ((["--showbox"], "a"), ([], "b")):
         run(*pictures, "--image", "in/p1.png", "--detfile", "boxes.json", "--outdir", folder, "--save_img", *flags)

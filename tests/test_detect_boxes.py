@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from format_results import COCO, some_poses
-from posezoo.detect import get_detector
+from posezoo.detect import get_detector, kind_of_file
 from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
 from posezoo.formats import Result, open_writer
@@ -132,10 +132,11 @@ def test_mmposes_results(tmp_path: Path) -> None:
         assert video.find("v.mp4#1") is not None and video.find("v.mp4#2") is None
 
 
+@pytest.mark.parametrize("written", [int, float])
 @pytest.mark.parametrize(("first", "moved"), [(1, -1), (0, 0), (2, 0)])
-def test_mmposes_demo_counts_frames_from_one(first: int, moved: int, tmp_path: Path) -> None:
+def test_mmposes_demo_counts_frames_from_one(first: int, moved: int, written: type, tmp_path: Path) -> None:
     """It writes every frame; a file that begins later was cut, nobody knows by whom, and its inferencer has a list."""
-    frames = [{"frame_id": first + n, "instances": [{"bbox": [[0, 0, 1, n + 1]]}] * (n > 0)} for n in range(3)]
+    frames = [{"frame_id": written(first + n), "instances": [{"bbox": [[0, 0, 1, n + 1]]}] * (n > 0)} for n in range(3)]
     for content, by in (({"meta_info": {}, "instance_info": frames}, moved), (frames, 0)):
         video = BoxesFile.read(write(tmp_path / "v.json", content))
         assert list(video.by_name) == [str(first + by + n) for n in range(3)]
@@ -159,6 +160,24 @@ def test_posezoos_results_and_lines(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(PosezooError, match=r"empty has no \.json file of boxes"):
         get_detector(tmp_path / "empty")
+
+
+def test_a_folder_that_is_called_like_a_network_is_given_with_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = "yolov3.darknet_coco_608"
+    for name in ("embedded", "whole", "yolov3", entry, "mine"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "a.json", [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 1}])
+    for name in ("embedded", "whole", "yolov3", "yolov3-spp", "follow", "follow:mine", entry):
+        assert kind_of_file(name) is None
+    assert not isinstance(get_detector("embedded"), BoxesFile) and not isinstance(get_detector("whole"), BoxesFile)
+    for name in ("./embedded", str(tmp_path / "yolov3"), f"./{entry}", "mine"):
+        assert kind_of_file(name) == "boxes" and isinstance(get_detector(name), BoxesFile)
+    assert [kind_of_file(name) for name in ("a.csv", "a.onnx", "a.weights", "gone")] == [
+        *("boxes", "network", "network", None)
+    ]
 
 
 def test_plain_boxes_of_one_picture(tmp_path: Path) -> None:
@@ -261,6 +280,27 @@ def test_ground_truth_has_no_crowds_and_its_own_classes(tmp_path: Path) -> None:
     assert corners(BoxesFile.read(write(path, content)), "x.jpg") == [[1, 1, 3, 3]]
 
 
+@pytest.mark.parametrize("image_id", [7, 7.0, "7"])
+@pytest.mark.parametrize("own", [7, 7.0, "7"])
+def test_an_id_however_it_is_written(own: Any, image_id: Any, tmp_path: Path) -> None:
+    box = {"image_id": image_id, "category_id": 1, "bbox": [1, 1, 2, 2]}
+    content = {
+        "images": [{"id": own, "file_name": "x.jpg"}],
+        "annotations": [box],
+        "categories": [{"id": own, "name": "Car"}, {"id": 1.0, "name": "Person"}],
+    }
+    assert corners(BoxesFile.read(write(tmp_path / "a.json", content)), "x.jpg") == [[1, 1, 3, 3]]
+    assert corners(BoxesFile.read(write(tmp_path / "d.json", [box])), "000000000007.jpg") == [[1, 1, 3, 3]]
+    frames = [{"frame_id": image_id, "instances": [{"bbox": [1, 1, 3, 3]}]}]
+    assert corners(BoxesFile.read(write(tmp_path / "f.json", frames)), "v.mp4#7") == [[1, 1, 3, 3]]
+    content["annotations"] = [box, {**box, "image_id": 8}]
+    with pytest.raises(PosezooError, match=r"a\.json: entry 1 is of image_id 8, which none of 'images' has"):
+        BoxesFile.read(write(tmp_path / "a.json", content))
+    content["images"] = [{"id": own, "file_name": "x.jpg"}, {"id": image_id, "file_name": "y.jpg"}]
+    with pytest.raises(PosezooError, match=r"'images' has 'x\.jpg' and 'y\.jpg' under one id 7"):
+        BoxesFile.read(write(tmp_path / "a.json", content))
+
+
 @pytest.mark.parametrize(
     ("category", "people"),
     [(5, 1), (5.0, 1), (None, 1), ("Person ", 1), (6, 0), (6.0, 0), (5.5, 0), (math.inf, 0), ([5], 0), (7, 0)],
@@ -280,7 +320,7 @@ def test_a_class_however_it_is_spelt(category: Any, people: int, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("category", "people"), [(1, 1), (1.0, 1), (None, 1), ("Person", 1), (3.0, 0), (0, 0), (91, 0)]
+    ("category", "people"), [(1, 1), (1.0, 1), ("1", 1), (None, 1), ("Person", 1), (3.0, 0), (0, 0), (91, 0)]
 )
 def test_a_class_of_coco_however_it_is_spelt(category: Any, people: int, tmp_path: Path) -> None:
     rows = [{"image_id": 7, "category_id": category, "bbox": [1, 1, 2, 2]}]

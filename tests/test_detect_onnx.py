@@ -37,7 +37,9 @@ from tiny_detectors import (
     graph,
     plain,
     yolov5,
+    yolov6,
     yolov8,
+    yolov10,
     yolox,
 )
 from tiny_networks import pose_network
@@ -67,7 +69,9 @@ KINDS: dict[str, Any] = {
     "yolox, one class": lambda path: yolox(path, classes=1),
     "yolox, any size of batch": lambda path: yolox(path, shape=(1, 3, SIDE, SIDE)),
     "yolov5": yolov5,
+    "yolov6": yolov6,
     "yolov8": yolov8,
+    "yolov10": lambda path: yolov10(path, {"author": "Ultralytics", "task": "detect"}),
     "rtmdet": lambda path: dets(path, RTMDET),
     "yolox of MMDeploy": lambda path: dets(path, BGR_255, first="Slice"),
     "torchvision": torchvision,
@@ -202,6 +206,18 @@ def test_plain_boxes_have_to_be_told(tmp_path: Path) -> None:
         get_detector(path)
 
 
+def test_six_numbers_a_box_have_to_be_told(tmp_path: Path) -> None:
+    """Whose they are nothing says; others begin with the class."""
+    path = yolov10(tmp_path / "d.onnx")
+    with pytest.raises(PosezooError, match=r'six numbers a box, .*d\.toml with kind = "yolov10"'):
+        get_detector(path)
+    (tmp_path / "d.toml").write_text('kind = "yolov10"')
+    (found,) = get_detector(path)([SCENE])
+    assert found.xyxy[0] == pytest.approx(PERSON_BOX, abs=0.05) and found.scores == pytest.approx([SCORE], abs=0.02)
+    (car,) = get_detector(path, classes=("car",))([SCENE])
+    assert car.scores == pytest.approx([0.9])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -260,6 +276,7 @@ def test_a_size_that_cannot_be_is_not_tried(size: str, tmp_path: Path) -> None:
             (2,),
             r"read as sigmoid, 's' must be numbers \(n, classes\) with n = 2 .* is float32 \(2,\)",
         ),
+        ("found", (2, 5), (2,), r"'b' must be numbers \(n, 6\)"),
         ("softmax", (2, 4), (2, 1), r"'s' must be numbers \(n, classes \+ 1\) .* is float32 \(2, 1\)"),
         ("sigmoid", (2, 4), (3, 80), r"'s' must be numbers \(n, classes\) with n = 2 .* is float32 \(3, 80\)"),
         ("softmax", (2, 5), (2, 92), r"as its boxes, read as softmax, 'b' must be numbers \(n, 4\) .* \(2, 5\)"),

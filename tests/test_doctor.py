@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,41 @@ def test_a_folder_that_cannot_take_weights(small: Path, monkeypatch: pytest.Monk
     (small.parent / "file").write_text("")
     monkeypatch.setenv("POSEZOO_HOME", str(small.parent / "file"))
     assert problems()["weights"].startswith(f"cannot write to {small.parent / 'file'}: ")
+
+
+def test_a_folder_that_may_not_be_looked_into(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.mkdir()
+
+    def refuse(usual: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(path, str | Path) and Path(path).is_relative_to(small):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return usual(path, *args, **kwargs)
+
+        return call
+
+    for name in ("stat", "listdir", "scandir"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    assert problems()["weights"] == f"cannot look into {small}: Permission denied; set POSEZOO_HOME"
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_files_that_go_while_they_are_counted(looks: int, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.mkdir()
+    (small / "a.pth").write_bytes(bytes(3_000_000))
+    (small / "gone.pth").write_bytes(bytes(1))
+    seen, usual = [], os.stat
+
+    def stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if isinstance(path, str | Path) and Path(path).name == "gone.pth":
+            seen.append(path)
+            if len(seen) > looks:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return usual(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    (found,) = [finding for finding in doctor.examine() if finding.name == "weights"]
+    assert found.problem is None and f": {looks + 1} file" in found.found
 
 
 def test_exit_code(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -215,8 +217,8 @@ def test_a_wrong_file_put_there_by_hand(server: Server, home: Path) -> None:
     ("file", "content", "is_good"),
     [
         ("a.params", CONTENT, True),
-        ("a.pth", b"PK\x03\x04abc", True),
-        ("a.pth.tar", b"\x80\x02}q", True),
+        ("a.pth", zipped(data=b"abc"), True),
+        ("a.pth.tar", pickle.dumps({}), True),
         ("a.safetensors", struct.pack("<Q", 2) + b"{}", True),
         ("yolo.weights", struct.pack("<3i", 0, 2, 0), True),
         ("yolo.weights", b" \n<HTML><head>", False),
@@ -234,6 +236,47 @@ def test_what_is_taken_for_weights(file: str, content: bytes, is_good: bool, tmp
         with pytest.raises(PosezooError, match=r"it is (a web page|no weights file)"):
             fetch(entry, mirrors=[tmp_path])
         assert left(home) == []
+
+
+def _torch_file(legacy: bool, **others: object) -> bytes:
+    torch = pytest.importorskip("torch")
+    data = io.BytesIO()
+    torch.save(
+        {"a": torch.ones(300), "b": torch.ones(50).half(), **others}, data, _use_new_zipfile_serialization=not legacy
+    )
+    return data.getvalue()
+
+
+def _safetensors_file() -> bytes:
+    head = b'{"__metadata__":{"name":"x"},"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'
+    return struct.pack("<Q", len(head)) + head + bytes(36)
+
+
+WHOLE = {
+    "zipped.pth": lambda: _torch_file(False),
+    "old.pth.tar": lambda: _torch_file(True),
+    "others.pth": lambda: _torch_file(True, when=SimpleNamespace(epoch=3)),
+    "a.safetensors": _safetensors_file,
+    "a.weights": lambda: struct.pack("<3i", 0, 2, 0) + bytes(40),
+}
+
+
+@pytest.mark.parametrize("file", WHOLE)
+def test_files_that_are_cut_off(file: str, tmp_path: Path, home: Path) -> None:
+    """Though nothing is known of their size; what a server that breaks off leaves, or a copy that did."""
+    content, entry, mirror = WHOLE[file](), entry_of(file=file, hashed=False), tmp_path / file
+    for length in (len(content) - 1, len(content) // 2 + 1, 50):
+        mirror.write_bytes(content[:length])
+        with pytest.raises(PosezooError, match=rf"it is cut off after {length} bytes"):
+            fetch(entry, mirrors=[tmp_path])
+        assert left(home) == []
+    mirror.write_bytes(content)
+    assert fetch(entry, mirrors=[tmp_path]).read_bytes() == content
+    (home / file).write_bytes(content[:51])
+    with pytest.raises(
+        PosezooError, match="damaged or another file: it is cut off after 51 bytes; delete it and fetch"
+    ):
+        find_weights(entry, entry.weights)
 
 
 # Google Drive

@@ -21,6 +21,8 @@ from posezoo.errors import PosezooError
 from posezoo.models.build import build
 from posezoo.models.darknet import Darknet, Section
 from posezoo.zoo.weights import identify, load_weights, read_weights
+from posezoo.zoo.weights.convert import convert
+from posezoo.zoo.weights.partial import load_fitting
 from weights_fixtures import SMALL, filled
 
 
@@ -309,6 +311,13 @@ def test_darknet_file_of_another_length(count: int, message: str, tmp_path: Path
     assert torch.equal(model.layers[0].conv.weight, before)
 
 
+def test_darknet_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    numbers = np.ones(116)
+    numbers[-1] = np.nan
+    with pytest.raises(PosezooError, match=r"a.weights: 1 array is not finite \(layers\.1\.conv\.weight\)"):
+        load_weights(tiny_darknet(), darknet_file(tmp_path / "a.weights", numbers))
+
+
 def test_darknet_file_for_another_network(tmp_path: Path) -> None:
     path = darknet_file(tmp_path / "a.weights", np.ones(116))
     with pytest.raises(PosezooError, match="which only a darknet network can tell apart"):
@@ -366,6 +375,34 @@ def test_problems_are_listed_and_the_model_is_unchanged() -> None:
     assert "1 of another shape (head.reduce.weight (1, 2) instead of (256, 576, 1, 1))" in message
     assert "1 of another type (backbone.last.conv.weight torch.int32)" in message
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf, 1e39])
+def test_weights_that_are_not_finite(wrong: float, tmp_path: Path) -> None:
+    """As a training that diverged leaves them, or in double precision beyond what single has."""
+    model, state = build(SMALL, 17), state_of()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for key in ("backbone.last.conv.weight", "backbone.stem.bn.running_mean"):
+        state[key] = state[key].double()
+        state[key].view(-1)[-1] = wrong
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(PosezooError, match=r"a.pth: 2 arrays are not finite \(.*running_mean.*\): it was saved after"):
+        load_weights(model, tmp_path / "a.pth")
+    with pytest.raises(PosezooError, match="2 arrays are not finite"):
+        load_fitting(model, tmp_path / "a.pth", SMALL, 17)
+    with pytest.raises(PosezooError, match="2 arrays are not finite"):
+        convert(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert not (tmp_path / "a.safetensors").exists()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_great_weights_are_finite() -> None:
+    """Though their sum is not, in single precision or in half."""
+    state = state_of()
+    state["backbone.last.conv.weight"] = torch.full_like(state["backbone.last.conv.weight"], 3e38)
+    state["head.reduce.weight"] = torch.full_like(state["head.reduce.weight"], 60000.0, dtype=torch.float16)
+    loaded = load_weights(build(SMALL, 17), state).state_dict()
+    assert loaded["backbone.last.conv.weight"].min() == torch.tensor(3e38)
 
 
 def test_long_lists_are_shortened() -> None:

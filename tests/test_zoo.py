@@ -147,6 +147,37 @@ def test_a_checkpoint_is_no_name(tmp_path: Path) -> None:
         get_entry(str(tmp_path / "mine.pth"))
 
 
+def test_a_file_is_not_the_zoos_of_its_name(home: Path, monkeypatch: pytest.MonkeyPatch, only) -> None:
+    file, name = "res50_coco_256x192-ec54d7f3_20200709.pth", "simple_pose_resnet50_v1b.mmpose_coco_256x192"
+    (home / "mine").mkdir()
+    (home / "mine" / file).write_bytes(b"")
+    monkeypatch.chdir(home)
+    assert get_entry(file).name == get_entry(f"work_dirs/{file}").name == name  # neither is there
+    refused = rf"is a file: name the model .* \(by its name, of {name}\), .* \(-m {name} --weights FILE; in Python"
+    for given in (f"mine/{file}", f"./mine/{file}", str(home / "mine" / file)):
+        for use in (get_entry, get_model):
+            with pytest.raises(PosezooError, match=refused):
+                use(given)
+    # MMPose 1.x's name of a file that no page lists leads to the entry of 0.x's
+    later = "td-hm_res50_8xb64-210e_coco-256x192-04af38ce_20220923.pth"
+    (home / later).write_bytes(b"")
+    with pytest.raises(PosezooError, match=refused):
+        get_entry(later)
+    # a config names its model wherever it lies, and an entry's own name means the entry
+    config = home / "configs" / "top_down" / "resnet" / "coco" / "res50_coco_256x192.py"
+    config.parent.mkdir(parents=True)
+    for path in (config, home / "embedded", home / name):
+        path.write_text("")
+    assert get_entry("configs/top_down/resnet/coco/res50_coco_256x192.py").name == get_entry(name).name == name
+    assert get_entry("embedded").name == list_models(source="posezoo")[0]
+
+
+def test_a_file_whose_name_several_models_share(home: Path) -> None:
+    (home / "pose_resnet_152.pth").write_bytes(b"")
+    with pytest.raises(PosezooError, match=r"is a file: .*of .*pose_resnet.*\(-m NAME --weights FILE"):
+        get_entry(str(home / "pose_resnet_152.pth"))
+
+
 def test_a_path_with_another_folder_is_another_config() -> None:
     with pytest.raises(PosezooError, match=r"did you mean configs/halpe_26/resnet/256x192_res50_lr1e-3_"):
         get_entry("configs/halpe_26/resnet/256x192_res50_lr1e-3_2x.yaml")

@@ -157,6 +157,19 @@ def yolov5(path: Path) -> Path:
     return graph(path, {"output": (table, at(table.shape, 100, 4))}, Eye(xy=(44, 32)))
 
 
+def yolov6(path: Path) -> Path:
+    """As YOLOX's with all in pixels, but of every box it says that there is something."""
+    table = np.zeros((84, 85), np.float32)
+    table[20, :4], table[:, 4] = middle(CENTRED), 1
+    return graph(path, {"outputs": (table, at(table.shape, 20, 5))}, Eye(xy=(44, 32)))
+
+
+def yolov10(path: Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """(n, 6): the person, a car, and what fills it up."""
+    table = np.array([[*CENTRED, 0, 0], [1, 1, 30, 20, 0.9, 2], *np.zeros((3, 6))], np.float32)
+    return graph(path, {"output0": (table, at(table.shape, 0, 4))}, Eye(xy=(44, 32)), metadata=metadata)
+
+
 def yolov8(path: Path, classes: int = 1, label: int = 0, metadata: Mapping[str, str] | None = None) -> Path:
     """(4 + classes, 84)."""
     table = np.zeros((4 + classes, 84), np.float32)

@@ -6,10 +6,12 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,16 +199,32 @@ def _runtimes(names: Sequence[str]) -> Iterator[Finding]:
         yield Finding(what, "; ".join(said), "; ".join(faults) or None)
 
 
+def _sizes(folder: Path) -> Iterator[int]:
+    """The sizes of all files in a folder, in bytes; of what may not be looked at, or goes meanwhile, none."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                status = os.stat(os.path.join(root, name))
+                if stat.S_ISREG(status.st_mode):
+                    yield status.st_size
+
+
 def _weights() -> Finding:
     """The folder of downloaded weights: what is in it, and whether more can be written."""
     from posezoo.zoo import home
 
     folder = home()
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    size = sum(path.stat().st_size for path in files)
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as err:
+        return Finding("weights", str(folder), f"cannot look into {folder}: {err.strerror or err}; set POSEZOO_HOME")
+    sizes = list(_sizes(folder))
+    # os.path, for which what may not be looked at is not there
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
-    count = f"{len(files)} {'file' if len(files) == 1 else 'files'}, {size / 1e6:.0f} MB"
+    count = f"{len(sizes)} {'file' if len(sizes) == 1 else 'files'}, {sum(sizes) / 1e6:.0f} MB"
     found = f"{folder}: {count}, {free / 1e9:.1f} GB free"
     try:
         with tempfile.TemporaryFile(dir=there):

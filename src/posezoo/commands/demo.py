@@ -187,7 +187,7 @@ def _model(cfg: str | None, checkpoint: str | None) -> tuple[str, str | None]:
         PosezooError: neither is known.
     """
     from posezoo.deploy.runtimes import is_network_file
-    from posezoo.zoo import get_entry
+    from posezoo.zoo import find_entry, get_entry
 
     if cfg is None and checkpoint is None:
         return "embedded", None
@@ -197,7 +197,7 @@ def _model(cfg: str | None, checkpoint: str | None) -> tuple[str, str | None]:
     for name in (Path(checkpoint).name if checkpoint else None, cfg):
         try:
             if name is not None:
-                return get_entry(name).name, weights
+                return (find_entry(name) or get_entry(name)).name, weights  # the file is known, wherever it lies
         except UnknownNameError as err:
             problem = err
     if cfg is None and weights is not None:

@@ -14,6 +14,7 @@ from posezoo.detect.classes import COCO_IDS
 from posezoo.errors import PosezooError
 
 PERSON = "person"
+_COCO_CLASSES = {str(number): name for number, name in enumerate(COCO_IDS) if number}
 _BEYOND = 3e38  # what a float32 holds, and a whole number of JSON may be beyond
 
 
@@ -93,7 +94,7 @@ def _json(content: Any, stem: str) -> Content:
 def _from_zero(frames: Any) -> Any:
     """Frames as numbered from 0: MMPose's demo counts from 1, and writes those without people too."""
     numbered = isinstance(frames, list) and all(
-        isinstance(f, dict) and isinstance(f.get("frame_id"), int) for f in frames
+        isinstance(f, dict) and isinstance(f.get("frame_id"), int | float) for f in frames
     )
     if not numbered or min((frame["frame_id"] for frame in frames), default=0) != 1:
         return frames
@@ -132,10 +133,20 @@ def _is_instance(entry: Mapping[str, Any]) -> bool:
 _PICTURE_KEYS = ("file_name", "image", "image_id")
 
 
+def _id(value: Any) -> str:
+    """An id, or a number of a frame, as text: 7, 7.0 (as tables of numbers are written) and "7" are one."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value)
+
+
 def _annotations(content: dict[str, Any]) -> Content:
+    names: dict[str, str] = {}
     try:
-        names = {image["id"]: str(image["file_name"]) for image in content.get("images", [])}
-        classes = {one["id"]: str(one.get("name", "")).strip().lower() for one in content.get("categories", [])}
+        for image in content.get("images", []):
+            name = str(image["file_name"])
+            if names.setdefault(_id(image["id"]), name) != name:
+                raise PosezooError(f"'images' has '{names[_id(image['id'])]}' and '{name}' under one id {image['id']}")
+        classes = {_id(one["id"]): str(one.get("name", "")).strip().lower() for one in content.get("categories", [])}
     except (KeyError, TypeError, AttributeError):
         raise PosezooError("every entry of 'images' needs an id and a file_name, of 'categories' an id") from None
     if len(classes) == 1:  # whatever a dataset of people calls them
@@ -145,18 +156,27 @@ def _annotations(content: dict[str, Any]) -> Content:
     return Content(list(names.values()), list(_coco_rows(content["annotations"], names, classes)))
 
 
-def _coco_rows(entries: list[Any], names: Mapping[Any, str], classes: Mapping[Any, str]) -> Iterator[Row]:
-    """COCO's, and AlphaPose's whose box is called "box"; crowds, in one box, are nobody's."""
+def _coco_rows(entries: list[Any], names: Mapping[str, str], classes: Mapping[str, str]) -> Iterator[Row]:
+    """COCO's, and AlphaPose's whose box is called "box"; crowds, in one box, are nobody's.
+
+    Args:
+        entries: the annotations or detections.
+        names: the file's pictures by id; with none, an id is itself the name.
+        classes: the names of the file's classes by id; with none, they are COCO's.
+    """
     for index, entry in enumerate(entries):
         where = f"entry {index}"
         if not isinstance(entry, dict) or ("bbox" not in entry and "box" not in entry):
             raise PosezooError(f"{where} has no bbox (x, y, width, height)")
-        picture = next((entry[key] for key in _PICTURE_KEYS if key in entry), None)
-        if picture is None:
+        key = next((key for key in _PICTURE_KEYS if entry.get(key) is not None), None)
+        if key is None:
             raise PosezooError(f"{where} names no picture (image_id, file_name or image)")
         if entry.get("iscrowd"):
             continue
-        name = names.get(picture, str(picture)) if isinstance(picture, int | str) else str(picture)
+        name = _id(entry[key])
+        if key == "image_id" and names and name not in names:
+            raise PosezooError(f"{where} is of image_id {name[:60]}, which none of 'images' has")
+        name = names.get(name, name)
         where = f"{where} (picture {name})"
         box = entry["bbox"] if "bbox" in entry else entry["box"]
         x, y, width, height = _numbers(where, box, (4,))
@@ -166,16 +186,12 @@ def _coco_rows(entries: list[Any], names: Mapping[Any, str], classes: Mapping[An
         yield Row(name, [x, y, x + width, y + height], score, _label(entry.get("category_id", 1), classes))
 
 
-def _label(category: Any, classes: Mapping[Any, str]) -> str:
+def _label(category: Any, classes: Mapping[str, str]) -> str:
     """The name, in small letters, of a class of COCO, or of the file's own list of them; of no class, a person's."""
     if category is None:
         return PERSON
-    if isinstance(category, float) and category.is_integer():  # as tables of numbers are written
-        category = int(category)
-    if isinstance(category, int | str) and category in classes:
-        return classes[category]
-    known = not classes and isinstance(category, int) and 0 < category < len(COCO_IDS)
-    return COCO_IDS[category] if known else str(category).strip().lower()
+    name = _id(category).strip()
+    return (classes or _COCO_CLASSES).get(name, name.lower())
 
 
 def _instances(entries: Any, picture: str) -> Iterator[Row]:
@@ -201,7 +217,7 @@ def _many(tables: Iterable[Any]) -> Content:
         if not isinstance(table["people"], list):
             raise PosezooError(f"line {index + 1}: 'people' must be a list")
         image = str(table.get("image", ""))
-        pictures.append(image if table.get("frame") is None else frame_name(image, table["frame"]))
+        pictures.append(image if table.get("frame") is None else frame_name(image, _id(table["frame"])))
         for number, person in enumerate(table["people"]):
             where = f"person {number} of '{pictures[-1]}'"
             if not isinstance(person, dict) or "box" not in person:
@@ -242,7 +258,7 @@ def _text(entry: Any, keys: Sequence[str], where: str) -> str:
     found = next((entry[key] for key in keys if isinstance(entry, dict) and key in entry), None)
     if found is None:
         raise PosezooError(f"{where} has no {' or '.join(keys)}")
-    return str(found)
+    return _id(found)
 
 
 # ---- CSV

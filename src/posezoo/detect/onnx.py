@@ -32,7 +32,7 @@ from posezoo.errors import PosezooError
 
 _USUAL = (640, 640)
 _OURS = {"scores", "boxes_xyxy"}
-_SINGLE = ("grid", "rows", "columns")  # readers of one output that has all
+_SINGLE = ("grid", "rows", "columns", "found")  # readers of one output that has all
 
 
 def open_foreign(
@@ -67,7 +67,7 @@ def open_foreign(
     kind = said.pop("kind", None)
     probe = _probe(path, session, session.fixed_wh or _asked_size(said) or _USUAL)
     if kind is None and "reads" not in said:
-        kind, more = _recognise(path, session, probe)
+        kind, more = _recognise(path, session, probe, metadata)
         said = {**more, **said}
     told = told_of(kind, said, where or path)
     return _detector(path, session, told, probe, onnx_told.names_in(metadata), **asked)
@@ -112,7 +112,7 @@ def _pose_network(path: Path, why: str) -> PosezooError:
     return PosezooError(f"{path} is no detector, but seems to be a pose network ({why}): -m takes those")
 
 
-def _recognise(path: Path, session: Session, probe: _Probe) -> tuple[str, dict[str, Any]]:
+def _recognise(path: Path, session: Session, probe: _Probe, metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     """The kind of a graph, and what else is known of it.
 
     Raises:
@@ -123,9 +123,16 @@ def _recognise(path: Path, session: Session, probe: _Probe) -> tuple[str, dict[s
     if len(shapes) == 2 and fives and any(len(shape) == 1 for shape in shapes):
         return _of_mmdeploy(path, session)
     if len(shapes) == 1 and len(shapes[0]) == 2:
-        kind = _of_one(shapes[0], probe.size_wh)
+        kind = _of_one(probe.outputs[0], probe.size_wh)
         if kind:
             return kind, {}
+        if shapes[0][1] == 6:
+            if metadata.get("author") == "Ultralytics":
+                return "yolov10", {}
+            reason = (
+                "six numbers a box, maybe its corners, its score and its class, and how it wants a picture is not said"
+            )
+            raise _unclear(path, session, reason, "yolov10")
     plain = any(len(shape) == 2 and shape[-1] == 4 for shape in shapes) and len(shapes) > 1
     if plain and "detection_boxes" in names:
         return "tensorflow", {}
@@ -141,11 +148,12 @@ def _recognise(path: Path, session: Session, probe: _Probe) -> tuple[str, dict[s
     raise _unclear(path, session, reason, "plain" if plain else None)
 
 
-def _of_one(shape: tuple[int, ...], size_wh: tuple[int, int]) -> str | None:
-    """The kind whose one output has this shape, without the batch."""
-    rows, columns = shape
+def _of_one(table: NDArray, size_wh: tuple[int, int]) -> str | None:
+    """The kind whose one output is like this, without the batch."""
+    rows, columns = table.shape
     if columns >= 6 and strides_of(rows, size_wh):
-        return "yolox"
+        # YOLOv6 fills in whether there is anything, which YOLOX computes
+        return "yolov6" if (table[:, 4] == 1).all() else "yolox"
     if columns >= 6 and rows % 3 == 0 and strides_of(rows // 3, size_wh):
         return "yolov5"
     return "yolov8" if rows >= 5 and strides_of(columns, size_wh) else None
@@ -296,12 +304,12 @@ def _class_names(
     """The names of its classes, by number; COCO's 80 where it only gives labels and nothing says more."""
     shapes = {role: probe.shapes[place] for role, place in places.items()}
     given = told.names or carried
-    if told.reads in _SINGLE:
+    if told.reads in _SINGLE and told.reads != "found":
         skipped = 4 if told.reads == "columns" else 5
         count = shapes["boxes"][0 if told.reads == "columns" else 1] - skipped
     elif "scores" in shapes and len(shapes["scores"]) == 2:
         count = shapes["scores"][1] - (told.reads == "softmax")
-    elif "labels" in shapes:
+    elif told.reads == "found" or "labels" in shapes:
         return given or COCO
     else:
         return PERSON

@@ -94,6 +94,13 @@ def columns(outputs: Outputs, writing: Writing, least: float) -> Candidates:
     return _best(table[:4, kept].T, table[4:, kept].T, writing)
 
 
+def found(outputs: Outputs, writing: Writing, least: float) -> Candidates:
+    """(n, 6): a box, its score and the number of its class."""
+    table = outputs["boxes"]
+    table = table[table[:, 4] >= least]
+    return Candidates(writing.xyxy(table[:, :4]), table[:, 4], table[:, 5].astype(np.int64))
+
+
 def dets(outputs: Outputs, writing: Writing, least: float) -> Candidates:
     """(n, 5), a box and its score, and (n,) labels."""
     found = outputs["boxes"]
@@ -132,6 +139,7 @@ SHAPES: Mapping[str, Mapping[str, tuple[tuple[int | str, ...], ...]]] = {
     "grid": {"boxes": (("A", "5 + classes"),)},
     "rows": {"boxes": (("A", "5 + classes"),)},
     "columns": {"boxes": (("4 + classes", "A"),)},
+    "found": {"boxes": (("n", 6),)},
     "dets": {"boxes": (("n", 5),), "labels": (("n",),)},
     "plain": {"boxes": (("n", 4),), "scores": (("n",), ("n", "classes")), "labels": (("n",),)},
     "softmax": {"boxes": (("n", 4),), "scores": (("n", "classes + 1"),)},
@@ -171,6 +179,7 @@ READERS: dict[str, Callable[[Outputs, Writing, float], Candidates]] = {
     "grid": grid,
     "rows": rows,
     "columns": columns,
+    "found": found,
     "dets": dets,
     "plain": plain,
     "softmax": softmax,

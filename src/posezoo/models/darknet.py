@@ -245,6 +245,53 @@ _KINDS: dict[str, Callable[[Section, _Made, int, int], _Layer]] = {
 }
 
 
+# the options that are read above, and those that change nothing of what a trained network computes
+_READ: dict[str, str] = {
+    "convolutional": "filters size stride pad activation batch_normalize",
+    "route": "layers",
+    "shortcut": "from activation",
+    "maxpool": "stride size",
+    "upsample": "stride",
+    "yolo": "anchors classes mask",
+}
+_HARMLESS: dict[str, str] = {
+    "yolo": "num jitter ignore_thresh truth_thresh random resize max map iou_thresh iou_thresh_kind iou_loss "
+    "iou_normalizer cls_normalizer obj_normalizer uc_normalizer delta_normalizer max_delta counters_per_class "
+    "label_smooth_eps focal_loss objectness_smooth show_details nms_kind beta_nms",
+}
+_ALWAYS_HARMLESS = "stopbackward learning_rate burnin_update train_only_bn onlyforward"
+# the values of other options that change nothing; of those that are not here, 0
+_NEUTRAL = {"groups": "1", "dilation": "1", "scale_x_y": "1", "scale": "1", "alpha": "1", "beta": "1"}
+_NEUTRAL |= {"out_channels": "1", "weights_type": "none", "weights_normalization": "none"}
+
+
+def _check_options(section: Section) -> None:
+    """See that a section asks for nothing that would be left out of its layer.
+
+    Raises:
+        PosezooError: it does; the message names the option.
+    """
+    plain = f"{_READ[section.kind]} {_HARMLESS.get(section.kind, '')} {_ALWAYS_HARMLESS}".split()
+    step = section.options.get("stride", "1")
+    neutral = {**_NEUTRAL, "stride_x": step, "stride_y": step}
+    if section.kind == "maxpool":
+        neutral["padding"] = str(section.integer("size", step) - 1)
+    elif section.options.get("pad") == "1":
+        plain.append("padding")  # darknet sets it by the size then
+    for option, value in section.options.items():
+        wanted = neutral.get(option, "0")
+        if option not in plain and not _are_same(value, wanted):
+            raise PosezooError(f"darknet [{section.kind}]: only {option}={wanted} is known, not '{value[:60]}'")
+
+
+def _are_same(one: str, other: str) -> bool:
+    """Whether two options are one number or one text."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return one == other
+
+
 class Darknet(nn.Module):
     """A network of darknet sections; those of index i have their weights under "layers.i".
 
@@ -252,7 +299,7 @@ class Darknet(nn.Module):
         sections: as `parse_cfg` gives them; of a "[net]" at their head only "channels" counts.
 
     Raises:
-        PosezooError: a kind of section is unknown, an option is missing or wrong, or there is no "[yolo]".
+        PosezooError: a kind of section is unknown, an option is missing, wrong or unknown, or there is no "[yolo]".
     """
 
     def __init__(self, sections: Sequence[Section]) -> None:
@@ -267,6 +314,7 @@ class Darknet(nn.Module):
         for section in sections:
             if section.kind not in _KINDS:
                 raise unknown_name("darknet section", section.kind, _KINDS)
+            _check_options(section)
             layer, channels, stride = _KINDS[section.kind](section, made, channels, stride)
             layers.append(layer)
             made.channels.append(channels)

@@ -38,6 +38,7 @@ __all__ = [
 
 
 _EXTENSION = re.compile(r"\.(py|ya?ml|json|pth\.tar|pth|pt|params|zip|safetensors)$")
+_WEIGHTS = re.compile(r"\.(pth\.tar|pth|pt|params|zip|safetensors|weights)$", re.IGNORECASE)
 HASH_AND_DATE = re.compile(r"-[0-9a-f]{8}_\d{8}$")  # what OpenMMLab's checkpoints have behind their config's name
 
 
@@ -198,20 +199,32 @@ def find_entry(name: str) -> Entry | None:
 def get_entry(name: str) -> Entry:
     """The entry of this name, alias or hash tag, or of this path or address of a config or checkpoint as pasted.
 
+    A checkpoint that lies there under that name is not taken for the zoo's file of the same name.
+
     Raises:
-        PosezooError: no entry goes by it (the error has the nearest names), or several do (it lists them).
+        PosezooError: no entry goes by it (the error has the nearest names), or several do (it lists them), or it is a
+            file of weights (it says how to give that).
     """
+    if name not in _entries() and _WEIGHTS.search(name) and os.path.isfile(name):
+        raise _is_a_file(name)
     entry = find_entry(name)
     if entry is not None:
         return entry
     if os.path.isfile(name):
-        raise UnknownNameError(
-            f"'{name}' is a file: name the model that it holds the weights of, and give the file as its weights "
-            "(-m NAME --weights FILE; in Python pretrained=FILE)"
-        )
+        raise _is_a_file(name)
     # paths are near to paths, names to names
     known = [alias for alias in (*_entries(), *_aliases()[0]) if ("/" in alias) == ("/" in name) and ":" not in alias]
     raise unknown_name("model", name, known, "(posezoo list shows them all)")
+
+
+def _is_a_file(name: str) -> UnknownNameError:
+    """The error for a file where a model's name belongs, with the models whose weights are published by its name."""
+    known = _called(name)
+    guess = f" (by its name, of {_one_of(known)})" if known else ""
+    return UnknownNameError(
+        f"'{name}' is a file: name the model that it holds the weights of{guess}, and give the file as its weights "
+        f"(-m {known[0] if len(known) == 1 else 'NAME'} --weights FILE; in Python pretrained=FILE)"
+    )
 
 
 def get_model(name: str, pretrained: bool | str | os.PathLike[str] = False) -> nn.Module:

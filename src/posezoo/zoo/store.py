@@ -8,7 +8,7 @@ from pathlib import Path
 from posezoo.errors import PosezooError
 from posezoo.identity import hash_of
 from posezoo.zoo.entry import Entry, Weights
-from posezoo.zoo.kinds import kind_of
+from posezoo.zoo.kinds import is_cut_off, kind_of
 
 HERE = Path(__file__).parent
 
@@ -80,6 +80,8 @@ def find_fault(path: Path, weights: Weights) -> str | None:
         return f"it has {size} bytes, expected {weights.bytes}"
     if kind is None:
         return "it is no weights file"
+    if is_cut_off(path, kind):
+        return f"it is cut off after {size} bytes"
     for algorithm, digest in (("sha256", weights.sha256), (weights.hash_tag_of, weights.hash_tag)):
         if digest is None:
             continue

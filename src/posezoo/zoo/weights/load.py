@@ -75,7 +75,7 @@ def load_weights(model: nn.Module, source: Source) -> nn.Module:
 
     Raises:
         PosezooError: the source cannot be read; or keys are missing, unexpected, or of another shape: the error lists
-            them, and names an architecture that the source would fit.
+            them, and names an architecture that the source would fit; or weights are not finite as float32.
     """
     named = match(read_checkpoint(source), model)
     state = model.state_dict()
@@ -117,7 +117,9 @@ def match(checkpoint: Checkpoint, model: nn.Module, name: str = "this network") 
         numbers = arrays[darknet.NUMBERS]
         if problem := darknet.problem(numbers, model):
             raise PosezooError(f"{checkpoint.where} does not fit {name}{_advice(checkpoint)}: {problem}")
-        return darknet.split(numbers, model)
+        named = darknet.split(numbers, model)
+        check_finite(named, checkpoint.where)
+        return named
     renamed, state = layout.rename(list(arrays), model), model.state_dict()
     if problems := _problems(arrays, renamed, state):
         advice = _advice(checkpoint)
@@ -130,7 +132,30 @@ def match(checkpoint: Checkpoint, model: nn.Module, name: str = "this network") 
         raise PosezooError(
             f"{checkpoint.where} ({layout.name} names) does not fit {name}{advice}: {'; '.join(problems)}"
         )
+    check_finite(arrays, checkpoint.where)
     return {renamed[key]: array for key, array in arrays.items()}
+
+
+def check_finite(arrays: Mapping[str, Tensor], where: str) -> None:
+    """See that all numbers are finite as float32, in which networks compute.
+
+    Raises:
+        PosezooError: some are not; the error lists their arrays.
+    """
+    if wrong := [key for key, array in arrays.items() if not _is_finite(array)]:
+        what = "1 array is" if len(wrong) == 1 else f"{len(wrong)} arrays are"
+        raise PosezooError(
+            f"{where}: {what} not finite ({_shorten(wrong)}): it was saved after a training had diverged, or is damaged"
+        )
+
+
+def _is_finite(array: Tensor) -> bool:
+    """Whether all numbers are finite as float32; those that only count always are."""
+    if not array.is_floating_point():
+        return True
+    numbers = array.detach().float()
+    # a sum with one that is not finite is not finite either, and takes a tenth of the time of a look at each
+    return math.isfinite(numbers.sum().item()) or bool(torch.isfinite(numbers).all())
 
 
 def _advice(checkpoint: Checkpoint) -> str:

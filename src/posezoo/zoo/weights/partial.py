@@ -15,7 +15,15 @@ from posezoo.zoo.weights import darknet, imagenet
 from posezoo.zoo.weights.gluoncv import PREFIX_NAMES
 from posezoo.zoo.weights.imagenet import BODY
 from posezoo.zoo.weights.layout import Layout
-from posezoo.zoo.weights.load import Checkpoint, Source, fitting, layout_of, match, read_checkpoint
+from posezoo.zoo.weights.load import (
+    Checkpoint,
+    Source,
+    check_finite,
+    fitting,
+    layout_of,
+    match,
+    read_checkpoint,
+)
 
 _COUNTER = "num_batches_tracked"
 # what FastPose adds to a plain ResNet: its gates, its offsets, and the convolutions behind its unshuffles
@@ -166,6 +174,7 @@ def load_fitting(model: nn.Module, source: Source, arch: str, joints: int, like:
     taken = {key: array for key, array in taken.items() if _convolution(key) not in state.keys() - taken.keys()}
     if not taken:
         raise PosezooError(f"nothing of {checkpoint.where} ({checkpoint.layout.name} names) fits {arch}")
+    check_finite(taken, checkpoint.where)
     with torch.no_grad():
         for key, array in taken.items():
             state[key].copy_(array)
