@@ -19,15 +19,16 @@ from posezoo import cli
 from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator
 from posezoo.formats import read_results
+from posezoo.lock import locked
 from tiny_networks import detector_network, picture, pose_network
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 from batch_fixtures import PLACES, encoded, here, pictures, shard  # noqa: E402
-from posezoo.batch import work  # noqa: E402
+from posezoo.batch import parts, work  # noqa: E402
 from posezoo.batch.parts import Counts, part_path, read_counts, tries_path  # noqa: E402
-from posezoo.batch.plan import Plan, Settings, cut, locked, make_plan, read_plan, write_plan  # noqa: E402
+from posezoo.batch.plan import Plan, Settings, cut, make_plan, read_plan, write_plan  # noqa: E402
 from posezoo.batch.run import Request, _check_address, _share  # noqa: E402
 from posezoo.batch.sources import Item  # noqa: E402
 from posezoo.batch.work import Job, Worker  # noqa: E402
@@ -42,7 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 def run(sources: Sequence[str], settings: Settings, output: str = "out", most: int | None = None, **more: Any) -> Plan:
     """As `run_batch` does it, in this process; `most`: parts until it is killed."""
-    with locked(Path(output)):
+    with locked(Path(output), "-o"):
         plan = make_plan(sources, Path(output), settings, 1, **more)
         worker = Worker(Job(settings.absolute(), Path(output).absolute(), plan.folder, "cpu", 1))
         for part in plan.to_do()[:most]:
@@ -219,6 +220,70 @@ def test_errors_are_tried_again_when_asked(here: Path, settings: Settings) -> No
     assert table("errors") == [] and len(table("images")) == 20
 
 
+@pytest.mark.parametrize("placed", ["errors", "images"])
+def test_a_run_that_is_killed_while_it_does_a_part_again_leaves_it_undone(
+    here: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, placed: str
+) -> None:
+    names = pictures(here / "in", 4)
+    whole = Path(names[2]).read_bytes()
+    Path(names[2]).write_bytes(whole[:300])
+    run(["in"], settings)
+    assert len(table("people")) == 4 and len(table("errors")) == 1
+    Path(names[2]).write_bytes(whole)
+
+    class Killed(BaseException):
+        pass
+
+    def finish(table: parts._Table) -> None:
+        finished(table)
+        if table._path.parent.name == placed:
+            raise Killed
+
+    finished = parts._Table.finish
+    monkeypatch.setattr(parts._Table, "finish", finish)
+    Path(names[3]).write_bytes(whole[:300])  # so that there are errors to put in place
+    with pytest.raises(Killed):
+        run(["in"], settings, retry_errors=True)
+    monkeypatch.setattr(parts._Table, "finish", finished)
+    plan = run(["in"], settings)  # without being asked to
+    assert [part.number for part in plan.to_do()] == [0]
+    assert [row["people"] for row in table("images")] == [0, 1, 2] and len(table("people")) == 3
+
+
+def test_a_table_that_could_not_be_read_when_it_was_planned(
+    here: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posezoo.batch.sources.ROWS", 2)
+    (here / "in").mkdir()
+    path = here / "in" / "t.parquet"
+    parquet.write_table(pyarrow.table({"image": [encoded(1)] * 6}), path, row_group_size=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    run(["in"], settings)
+    assert len(table("errors")) == 1
+    path.write_bytes(whole)
+    plan = run(["in"], settings)  # it is planned, as a whole
+    assert (len(plan.parts), plan.to_do()) == (1, [])
+    run(["in"], settings, retry_errors=True)
+    assert [row["image"] for row in table("images")] == [f"row {n}" for n in range(6)]
+    assert len(table("people")) == 6 and not Path("out/errors/part-000000.parquet").exists()
+    # one that was split stays so, while it cannot be read
+    parquet.write_table(pyarrow.table({"image": [encoded(1)] * 4}), here / "in" / "u.parquet", row_group_size=2)
+    assert len(run(["in"], settings).parts) == 3
+    (here / "in" / "u.parquet").write_bytes(b"PAR1")
+    assert len(run(["in"], settings).parts) == 3
+
+
+def test_folders_that_are_called_like_networks_are_no_files(here: Path) -> None:
+    for name in ("whole", "embedded", "yolov3", "yolov3-spp"):
+        (here / name).mkdir()
+        asked = Settings(name, detector=name)
+        assert asked.absolute() == asked and asked.said()["detector"] == asked.said()["model"] == name
+    (here / "yolov3" / "p0.json").write_text("[]")
+    assert Settings(detector="./yolov3").absolute().detector == str(here / "yolov3")
+    assert "sha256" in Settings(detector="./yolov3").said()["detector"]
+
+
 def test_another_runs_folder_is_refused(here: Path, settings: Settings) -> None:
     pictures(here / "in", 4)
     run(["in"], settings)
@@ -251,7 +316,7 @@ def test_wrong_output_folders(here: Path, settings: Settings) -> None:
         (here / "old" / "run.json").write_text(text)
         with pytest.raises(PosezooError, match="choose another"):
             run(["in"], settings, "old")
-    with locked(Path("busy")), pytest.raises(PosezooError, match="another posezoo batch is writing to busy"):
+    with locked(Path("busy"), "-o"), pytest.raises(PosezooError, match="another run is at work in busy"):
         run(["in"], settings, "busy")
 
 
@@ -301,6 +366,8 @@ def test_a_worker_says_what_is_wrong(here: Path, settings: Settings, monkeypatch
         ({"device": "gpu"}, "unknown device"),
         ({"settings": {"min_score": 2}}, "min-score must be between 0 and 1"),
         ({"settings": {"every": 0}}, "every must be at least 1"),
+        ({"settings": {"max_megapixels": -1}}, "max-megapixels must be a number above 0, but is -1"),
+        ({"settings": {"max_megapixels": float("nan")}}, "max-megapixels must be a number above 0, but is nan"),
         ({"settings": {"runtime": "tensorflow"}}, "unknown runtime"),
         ({"settings": {"detector": "follow"}}, "follow looks for one person"),
     ],

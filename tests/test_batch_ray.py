@@ -148,18 +148,20 @@ def test_a_killed_driver_goes_on(folder: Path, whole: Any) -> None:
     assert code == 2 and "(8 of 8 parts by an earlier run) -> killed" in out
 
 
-def test_ctrl_c(folder: Path, whole: Any) -> None:
-    process = begin(folder, "stopped", "--workers", "1")
-    wait_for_parts(folder, "stopped", 1)
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm(folder: Path, whole: Any, told: signal.Signals) -> None:
+    output = f"stopped by {told.name}"
+    process = begin(folder, output, "--workers", "1")
+    wait_for_parts(folder, output, 1)
+    process.send_signal(told)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on from there" in err, err
     assert len(err.splitlines()) == 1
-    assert run(folder, "stopped", "--workers", "2")[0] == 2
-    assert {row["image"]: row["people"] for row in table(folder, "stopped", "images")} == {
+    assert run(folder, output, "--workers", "2")[0] == 2
+    assert {row["image"]: row["people"] for row in table(folder, output, "images")} == {
         row["image"]: row["people"] for row in whole["images"]
     }
-    assert len(table(folder, "stopped", "people")) == len(whole["people"])
+    assert len(table(folder, output, "people")) == len(whole["people"])
 
 
 def test_a_lost_worker(folder: Path, address: str, whole: Any) -> None:

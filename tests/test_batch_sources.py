@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from posezoo.errors import PosezooError
+from posezoo.estimator import Estimator
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 from batch_fixtures import encoded, here, pictures, shard  # noqa: E402
 from posezoo.batch import read  # noqa: E402
+from posezoo.batch.plan import Part, Settings  # noqa: E402
 from posezoo.batch.read import Entry, choose_columns, read_item  # noqa: E402
 from posezoo.batch.sources import Item, find_items  # noqa: E402
+from posezoo.batch.work import _estimate  # noqa: E402
 
 
 def said(entries: Sequence[Entry]) -> list[tuple[str, bool]]:
@@ -73,6 +76,37 @@ def test_wrong_sources(here: Path, source: str, message: str) -> None:
     with pytest.raises(PosezooError) as caught:
         find_items([source])
     assert message in str(caught.value)
+
+
+LONG, NUL = "x" * 300, "a\0b"
+
+
+def test_entries_that_no_file_can_have_stop_no_others(here: Path) -> None:
+    pictures(here / "in", 1)
+    wrong = [LONG + ".png", NUL + ".png", NUL + "*.png", LONG + ".tar", NUL + ".tar", NUL + ".parquet", LONG + ".mp4"]
+    wrong.append("~nobody_/x.png")
+    (here / "in" / "list.txt").write_text("\n".join([*wrong, "p0.png"]))
+    found = find_items(["in/list.txt"])
+    assert [item.path for item in found if item.path == "in/p0.png"] and len(found) == len(wrong) + 1
+    estimator = Estimator("embedded", detector="whole", threads=1)
+    entries = [entry for entry, _, _ in _estimate(Part(0, tuple(found)), Settings(), estimator)]
+    failed = [entry.source for entry in entries if isinstance(entry.data, PosezooError)]
+    assert failed == [item.path for item in found[:-1]] and len(entries) == len(found)
+
+
+@pytest.mark.parametrize("source", [LONG, LONG + "*", NUL, NUL + "*", NUL + "/*.png", LONG + "/a.png"])
+def test_sources_that_no_file_can_have(here: Path, source: str) -> None:
+    with pytest.raises(PosezooError, match=r"no such file or folder|match"):
+        find_items([source])
+
+
+def test_a_folder_that_may_not_be_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PosezooError, match=r"cannot read the folder .*: Permission denied"):
+        find_items([str(here)])
 
 
 def test_results_are_no_sources(here: Path) -> None:

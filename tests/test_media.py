@@ -14,6 +14,7 @@ from posezoo.errors import PosezooError
 from posezoo.media import check_image, find_images, load_picture, read_image, write_image
 from posezoo.media.headers import exif_orientation, read_header
 from posezoo.media.images import Picture, _orient
+from posezoo.predict.run import videos_of
 
 SUFFIXES = [".jpg", ".png", ".bmp", ".webp", ".tif", ".gif"]
 
@@ -193,6 +194,32 @@ def test_transparency_is_laid_over_white(dtype: type) -> None:
     assert np.abs(image[0].astype(int) - [(255, 255, 255), (255, 128, 128), (255, 0, 0)]).max() <= 1
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("alpha", [0, 1, 2])
+def test_transparency_of_a_tiff_is_laid_over_white(alpha: int, bits: int) -> None:
+    rgba = np.array([[[200, 100, 0, 0], [200, 100, 0, 128], [20, 10, 0, 128], [200, 100, 0, 255]]])
+    stored = rgba.copy()
+    if alpha == 1:
+        stored[..., :3] = stored[..., :3] * stored[..., 3:] // 255
+    dtype = np.uint8 if bits == 8 else np.uint16
+    data = tiff_rgba((stored * (1 if bits == 8 else 257)).astype(dtype), alpha)
+    if not alpha:  # a TIFF of OpenCV does not say what its alpha is
+        data = cv2.imencode(".tif", stored[..., [2, 1, 0, 3]].astype(np.uint8))[1].tobytes()
+    wanted = [(255, 255, 255), (227, 177, 127), (137, 132, 127), (200, 100, 0)]
+    assert np.abs(read_image(data)[0].astype(int) - wanted).max() <= 1
+
+
+def tiff_rgba(rgba: np.ndarray, alpha: int) -> bytes:
+    """An uncompressed TIFF that says what its fourth channel is: an alpha that colours are multiplied by (1) or not."""
+    height, width = rgba.shape[:2]
+    sizes = struct.pack("<4H", *[8 * rgba.itemsize] * 4)
+    values = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 273: 16, 277: 4, 278: height, 279: rgba.nbytes}
+    table = struct.pack("<H", len(values) + 1)
+    for tag, value in (values | {338: alpha}).items():
+        table += struct.pack("<HHII", tag, 3, 4 if tag == 258 else 1, value)
+    return b"II*\0" + struct.pack("<I", 16 + rgba.nbytes) + sizes + rgba.tobytes() + table + bytes(4)
+
+
 def test_float_pixels_are_refused() -> None:
     with pytest.raises(PosezooError, match="pixels are float32"):
         read_image(encoded(np.zeros((4, 4, 3), np.float32), ".tif"))
@@ -255,6 +282,26 @@ def test_folders_globs_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert find_images(["notes.txt", tmp_path / "a.png", "a.png"]) == [Path("notes.txt"), tmp_path / "a.png"]
     (tmp_path / "odd[1].jpg").write_bytes(b"x")
     assert find_images("odd[1].jpg") == [Path("odd[1].jpg")]
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "x" * 300 + "*", "a\0b.jpg", "a\0b/*.jpg", "x" * 300 + "/a.jpg", "~nobody_/a"]
+)
+def test_names_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(PosezooError, match=r"no such file|no pictures match"):
+        find_images(name)
+    with pytest.raises(PosezooError, match=r"no such file|cannot read|File name too long"):
+        read_image(name)
+    assert videos_of(name) == [name]
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PosezooError, match=r"cannot read the folder .*: Permission denied"):
+        find_images(tmp_path)
 
 
 def test_sources_without_pictures(tmp_path: Path) -> None:

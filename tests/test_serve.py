@@ -373,7 +373,7 @@ def test_a_request_is_one_line_of_json(client: TestClient, caplog: pytest.LogCap
     [
         *({"models": ()}, {"max_images": 0}, {"max_queue": -1}, {"timeout_s": 0}, {"max_body_mb": float("nan")}),
         *({"token": "short"}, {"token": "with a space in it"}, {"detector": "follow"}, {"detector": "boxes.json"}),
-        *({"weights": Path("a"), "models": ("a", "b")}, {"threads": 0}),
+        *({"weights": Path("a"), "models": ("a", "b")}, {"threads": 0}, {"max_megapixels": float("inf")}),
     ],
 )
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:

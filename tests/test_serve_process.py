@@ -198,3 +198,88 @@ def test_a_public_address_without_a_token_is_warned_of(monkeypatch: pytest.Monke
     assert guarded.err == "" and served[-1].token == "long-enough-1"
     own = command_line.run("serve", "--port", "0", "--allow-host", "Pose.example", POSEZOO_TOKEN="")
     assert own.err == "" and set(served[-1].hosts) == {"localhost", "127.0.0.1", "::1", "pose.example"}
+
+
+SLOW = """
+import sys, time
+from posezoo import cli, detect
+from posezoo.serve import worker
+{patch}
+cli.main(["serve", "--port", "0", "--no-log", *sys.argv[1:]])
+"""
+LOADS_SLOWLY = "detect.get_detector = lambda *_: (print('loading', flush=True), time.sleep(60))"
+WORKS_SLOWLY = "worker.Worker._work = lambda *_: (print('working', flush=True), time.sleep(60))"
+
+
+def slowly(patch: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SLOW.format(patch=patch)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> str:
+    """What was printed until a line begins so."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith(word):
+            break
+    return said
+
+
+@pytest.mark.timeout(60)
+def test_told_to_end_while_a_model_loads_it_does() -> None:
+    with slowly(LOADS_SLOWLY) as process:
+        wait_for(process, "loading")
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=20)
+        assert (process.returncode, out, errors) == (0, "", "")
+
+
+@pytest.mark.timeout(60)
+def test_told_to_end_twice_it_does_so_at_once() -> None:
+    with slowly(WORKS_SLOWLY) as process:
+        port = int(re.findall(r":(\d+)$", wait_for(process, "ready"), re.M)[0])
+        asking = http.client.HTTPConnection("127.0.0.1", port)
+        asking.request("POST", "/v1/predict", EXAMPLE, {"Content-Type": "image/png"})
+        wait_for(process, "working")
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):  # it finishes what it has taken
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+        asking.close()
+
+
+def test_the_decoder_is_told_the_limit_before_it_is_imported() -> None:
+    code = "import os, uvicorn; from posezoo import cli; variable = 'OPENCV_IO_MAX_IMAGE_PIXELS'; "
+    code += "uvicorn.Server.run = lambda *_, **more: print(variable, os.environ.get(variable)); "
+    code += "cli.main(['serve', '--port', '0', '--max-megapixels', '7'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OPENCV_IO_MAX_IMAGE_PIXELS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert "OPENCV_IO_MAX_IMAGE_PIXELS 7000000\n" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_more_connections_than_files(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))  # which the server inherits
+    try:
+        with started("--timeout", "2") as (process, port):
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(300)]
+            limit = time.monotonic() + 30
+            while time.monotonic() < limit:
+                try:
+                    if ask(port)[0] == 200:
+                        break
+                except OSError:
+                    time.sleep(0.2)
+            assert ask(port)[0] == 200
+            for connection in idle:
+                connection.close()
+            process.terminate()
+            assert len(process.communicate(timeout=20)[1]) < 20_000
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -1,7 +1,12 @@
-"""Writing that leaves either the whole file or nothing: to a temporary neighbour, then one rename."""
+"""Writing that leaves either the whole file or nothing: to a temporary neighbour, then one rename. And globs.
+
+Whether there is such a file as a user names is asked of `os.path`, which says no to a name that none can have; `Path`
+raises where it is too long.
+"""
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import tempfile
@@ -69,3 +74,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path` as a whole."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def matching(pattern: str | os.PathLike[str]) -> list[str]:
+    """The paths that a glob matches, `**` in any depth; none where no file can have such a name."""
+    try:
+        return glob.glob(os.fspath(pattern), recursive=True)
+    except ValueError:
+        return []

@@ -5,7 +5,8 @@
     DIR/people/part-000007.parquet    source, then the columns of posezoo.formats.table; one row a person
 
 They are put in place in this order, so that a part is done once its people are there, be there any or not. Doing a part
-again writes the same files: nothing is lost or there twice, whoever was killed when.
+again writes the same files, once the people of the time before are gone: nothing is lost or there twice, whoever was
+killed when.
 """
 
 from __future__ import annotations
@@ -76,11 +77,11 @@ class PartWriter:
         Raises:
             PosezooError: pyarrow is not installed, or the folder cannot be written.
         """
-        self._errors_path = part_path(output, ERRORS, number)
+        self._errors_path, self._people_path = part_path(output, ERRORS, number), part_path(output, PEOPLE, number)
         self._tables = {
             ERRORS: _Table(self._errors_path, _ERROR_COLUMNS),
             IMAGES: _Table(part_path(output, IMAGES, number), _IMAGE_COLUMNS),
-            PEOPLE: _Table(part_path(output, PEOPLE, number), ("source", *table.columns(skeleton))),
+            PEOPLE: _Table(self._people_path, ("source", *table.columns(skeleton))),
         }
         self.counts = Counts()
 
@@ -114,6 +115,7 @@ class PartWriter:
         try:
             for each in self._tables.values():
                 each.close({_COUNTS: json.dumps(asdict(self.counts)).encode()})
+            self._people_path.unlink(missing_ok=True)  # of an earlier try, else the part would count as done meanwhile
             for name, each in self._tables.items():
                 if name == ERRORS and not self.counts.errors:
                     each.discard()

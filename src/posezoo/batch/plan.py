@@ -12,21 +12,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from posezoo.batch.parts import Counts, read_counts, sweep
 from posezoo.batch.sources import PICTURE, Item, find_items
+from posezoo.deploy.runtimes import is_network_file
+from posezoo.detect import kind_of_file
 from posezoo.errors import PosezooError, require
-from posezoo.files import atomic_path, make_folder, write_atomic
+from posezoo.files import atomic_path, write_atomic
 from posezoo.identity import check_same_run, digest_of
+from posezoo.media.images import check_megapixels
 
-RUN, PLAN, LOCK = "run.json", "plan.parquet", ".lock"
+RUN, PLAN = "run.json", "plan.parquet"
 FORMAT = 1
 MOST_IMAGES, FEWEST_IMAGES = 1000, 8  # loose pictures of a part
+_ALL = None  # groups of rows
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise PosezooError(f"min-score must be between 0 and 1, but is {self.min_score:g}")
+        if self.max_megapixels is not None:
+            check_megapixels(self.max_megapixels)
         if self.every < 1:
             raise PosezooError(f"every must be at least 1 (each frame), but is {self.every}")
         if self.detector.partition(":")[0] == "follow":
@@ -79,7 +84,12 @@ class Settings:
         return found
 
     def _files(self) -> dict[str, str]:
-        named = {"model": self.model, "weights": self.weights, "detector": self.detector}
+        """Those that are given as files or folders, and are there."""
+        named = {"weights": self.weights}
+        if is_network_file(self.model):
+            named["model"] = self.model
+        if kind_of_file(self.detector):
+            named["detector"] = self.detector
         return {name: value for name, value in named.items() if value is not None and os.path.exists(value)}
 
 
@@ -112,31 +122,6 @@ class Plan:
         return [part for part in self.parts if part.number not in self.done]
 
 
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; the system lets go of it with the process, however that ends.
-
-    Raises:
-        PosezooError: another run writes to it, or it cannot be written.
-    """
-    from filelock import FileLock, Timeout
-
-    if output.exists() and not output.is_dir():
-        raise PosezooError(f"the output {output} is a file; choose a folder with -o")
-    try:
-        make_folder(output)
-        lock = FileLock(output / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise PosezooError(f"another posezoo batch is writing to {output}: wait for it, or choose another -o") from None
-    except OSError as err:
-        raise PosezooError(f"cannot write to the output folder {output}: {err.strerror or err}") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def make_plan(
     sources: Sequence[str], output: Path, settings: Settings, workers: int, *, retry_errors: bool = False
 ) -> Plan:
@@ -167,8 +152,8 @@ def make_plan(
         check_same_run(before, now, output, "Give the same, or another folder with -o")
         folder, parts = str(earlier["folder"]), read_plan(output / PLAN)
     found = find_items(sources, leave_out=output)
-    known = {_key(item, folder) for part in parts for item in part.items}
-    new = [item for item in found if _key(item, os.getcwd()) not in known]
+    planned = {(_path(item, folder), item.first if item.groups else _ALL) for part in parts for item in part.items}
+    new = [item for item in found if planned.isdisjoint(_covering(item))]
     if folder != os.getcwd():
         new = [item._replace(path=os.path.abspath(item.path)) for item in new]
     if new or earlier is None:
@@ -197,8 +182,14 @@ def cut(items: Sequence[Item], workers: int, start: int = 0) -> list[Part]:
     return [Part(number, tuple(each)) for number, each in enumerate(cuts, start)]
 
 
-def _key(item: Item, folder: str) -> tuple[str, int]:
-    return os.path.normpath(os.path.join(folder, item.path)), item.first
+def _covering(item: Item) -> list[tuple[str, int | None]]:
+    """The file and the first group of rows of what an item is done with: the same one, or the whole file."""
+    path = _path(item, os.getcwd())
+    return [(path, item.first), (path, _ALL)]
+
+
+def _path(item: Item, folder: str) -> str:
+    return os.path.normpath(os.path.join(folder, item.path))
 
 
 def _absolute(source: str) -> str:
@@ -213,7 +204,7 @@ def _read_run(output: Path) -> dict[str, Any] | None:
     """
     path = output / RUN
     try:
-        others = sorted(each.name for each in output.iterdir() if each.name not in (LOCK, PLAN) and each.name[0] != ".")
+        others = sorted(each.name for each in output.iterdir() if each.name != PLAN and each.name[0] != ".")
         if path.is_file():
             earlier = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(earlier, dict) and earlier.get("format") == FORMAT and isinstance(earlier.get("folder"), str):

@@ -60,6 +60,9 @@ def read_item(item: Item, every: int = 1, column: str | None = None) -> Iterator
     if item.kind == PICTURE:
         yield Entry(item.path, item.path, Path(item.path))
         return
+    if not os.path.exists(item.path):
+        yield Entry(item.path, "", PosezooError(f"no such file: {item.path}"))
+        return
     readers = {
         VIDEO: lambda: _read_video(item.path, every),
         TAR: lambda: _read_tar(item.path),
@@ -128,8 +131,6 @@ def _read_tar(path: str) -> Iterator[Entry]:
                 pictures += 1
                 yield Entry(path, name, data)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as err:
-        if isinstance(err, FileNotFoundError):
-            raise PosezooError(f"no such file: {path}") from None
         said = " ".join(str(getattr(err, "strerror", None) or err).split())
         raise PosezooError(f"cannot read {path} as a tar shard, after {pictures} whole pictures: {said}") from None
     if not seen:
@@ -158,8 +159,6 @@ def _read_parquet(item: Item, column: str | None) -> Iterator[Entry]:
                 for values in batch.to_pylist():
                     yield _row(item.path, values[images], None if names is None else values[names], row)
                     row += 1
-    except FileNotFoundError:
-        raise PosezooError(f"no such file: {item.path}") from None
     except (OSError, pyarrow.ArrowException) as err:
         raise PosezooError(f"cannot read {item.path} as Parquet: {' '.join(str(err).split())}") from None
 

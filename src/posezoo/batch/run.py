@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from posezoo.batch.parts import Counts, read_counts, sweep
-from posezoo.batch.plan import Part, Plan, Settings, locked, make_plan
+from posezoo.batch.plan import Part, Plan, Settings, make_plan
 from posezoo.batch.sources import Item, find_items
 from posezoo.errors import PosezooError, require
+from posezoo.lock import locked
 
 _WAVE = 256  # parts, and at least some for each worker, that are handed to Ray at once
 
@@ -75,7 +78,7 @@ class Report:
         seconds: of this run, from the first part handed out.
         workers: how many there were.
         about: what computed.
-        interrupted: stopped by Ctrl-C.
+        interrupted: stopped by Ctrl-C or SIGTERM.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -110,7 +113,7 @@ def run_batch(request: Request, progress: Callable[[int, int], None] | None = No
     ray = require("ray", "batch", "posezoo batch")
     require("ray.data", "batch", "posezoo batch")
     find_items(request.sources, leave_out=request.output)  # a wrong name is told before Ray starts
-    with locked(request.output):
+    with locked(request.output, "-o", "posezoo batch"):
         plan = make_plan(
             request.sources,
             request.output,
@@ -172,10 +175,11 @@ def _ray(ray: Any, request: Request) -> Iterator[_Cluster]:
             require("grpc", "batch", "a ray:// address")
         _check_address(request.address)
         options |= {"address": request.address}
-    with _quiet():
+    with _quiet(), _obeying_sigterm() as obey_sigterm:
         try:
             with _silent_stderr():
                 ray.init(**options)
+            obey_sigterm()
         except (ConnectionError, RuntimeError, ValueError, OSError) as err:
             where = "cannot start Ray here" if request.address is None else f"no Ray cluster at {request.address}"
             raise PosezooError(f"{where}: {' '.join(str(err).split())[:300]}") from None
@@ -183,6 +187,24 @@ def _ray(ray: Any, request: Request) -> Iterator[_Cluster]:
             yield _share(ray.cluster_resources(), request)
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _obeying_sigterm() -> Iterator[Callable[[], None]]:
+    """SIGTERM is as Ctrl-C; to be called again once Ray has begun, whose answer to it is a stack of its C++ part."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def obey() -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    before = signal.getsignal(signal.SIGTERM)
+    obey()
+    try:
+        yield obey
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _check_address(address: str) -> None:
@@ -360,7 +382,9 @@ class _OnRay:
 
     def __init__(self, job: Any) -> None:
         from posezoo.batch.work import Worker
+        from posezoo.media.images import limit_decoder
 
+        limit_decoder(job.settings.max_megapixels)
         self._work = Worker(job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

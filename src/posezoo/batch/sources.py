@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from posezoo.errors import PosezooError, require
+from posezoo.files import matching
 from posezoo.media.headers import sniff
 from posezoo.media.images import SUFFIXES, _natural, _similar
 from posezoo.media.sources import list_entries
@@ -34,7 +35,7 @@ class Item(NamedTuple):
         kind: one of "picture", "video", "tar", "parquet".
         path: as it was given or found.
         first: of a Parquet file, the first group of rows.
-        groups: how many of them; 0: the whole file.
+        groups: how many of them; 0: the whole file, as of one that could not be read when it was planned.
     """
 
     kind: str
@@ -71,23 +72,26 @@ def find_items(sources: Sequence[str], leave_out: Path | None = None) -> list[It
 
 
 def _expand(source: str) -> list[Item]:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if "://" in source:
         raise PosezooError(
             f"{source} is an address: batch reads files, so mount or copy them where all workers see them"
         )
-    if path.is_dir():
-        found = _of_known_kind(entry.path for entry in os.scandir(path) if entry.is_file())
+    if os.path.isdir(path):
+        try:
+            found = _of_known_kind(entry.path for entry in os.scandir(path) if entry.is_file())
+        except OSError as err:
+            raise PosezooError(f"cannot read the folder {path}: {err.strerror or err}") from None
         if not found:
             deeper = any(_kind_by_name(each.name) for each in path.glob("*/*"))
             hint = f"; to search its folders too: '{path}/**/*'" if deeper else ""
             raise PosezooError(f"no pictures, videos, tar shards or Parquet files in the folder {path}{hint}")
         return found
-    if path.exists():
+    if os.path.exists(path):
         return _read_list(path) if path.suffix.lower() == ".txt" else [Item(_kind(path), os.fspath(path))]
     if not glob.has_magic(source):
         raise PosezooError(f"no such file or folder: {path}{_similar(path)}")
-    found = _of_known_kind(name for name in glob.iglob(str(path), recursive=True) if os.path.isfile(name))
+    found = _of_known_kind(name for name in matching(path) if os.path.isfile(name))
     if not found:
         raise PosezooError(f"no pictures, videos, tar shards or Parquet files match {source}")
     return found
@@ -134,8 +138,8 @@ def _read_list(path: Path) -> list[Item]:
     usable = False
     entries = list_entries(path)
     for entry in entries:
-        beside = path.parent / Path(entry).expanduser()
-        given = os.fspath(beside) if beside.exists() or glob.has_magic(entry) else entry
+        beside = path.parent / os.path.expanduser(entry)
+        given = os.fspath(beside) if os.path.exists(beside) or glob.has_magic(entry) else entry
         try:
             # a list in a list may well be itself
             found += [Item(PICTURE, given)] if given.lower().endswith(".txt") else _expand(given)

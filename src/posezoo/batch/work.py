@@ -160,7 +160,7 @@ def _weight(entry: Entry) -> int:
     if isinstance(data, Path):
         try:
             return os.stat(data).st_size
-        except OSError:  # which opening it will tell of
+        except (OSError, ValueError):  # which opening it will tell of
             return 0
     return len(data) if isinstance(data, bytes) else 0
 

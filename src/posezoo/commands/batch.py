@@ -109,7 +109,7 @@ def _tell_errors(report: Report, output: Path) -> None:
     for number, why in list(report.failed.items())[:_MOST_SHOWN]:
         fail(f"part {number} could not be done: {why}")
     if report.interrupted:
-        fail(f"stopped by Ctrl-C with {report.done} of {report.parts} parts done; the same command goes on from there")
+        fail(f"stopped with {report.done} of {report.parts} parts done; the same command goes on from there")
         raise typer.Exit(INTERRUPTED)
     if report.failed:
         fail(f"{report.parts - report.done} of {report.parts} parts are not done; the same command tries them again")

@@ -23,7 +23,7 @@ def convert_results_command(
             "--to", help="posezoo, jsonl, coco, alphapose, openpose, openpose25 (BODY_25), cmu, csv or parquet."
         ),
     ],
-    source: Annotated[str | None, typer.Option("--from", help="The format of IN; default: found out.")] = None,
+    source: Annotated[str | None, typer.Option("--from", help="That of IN, also mmpose; default: found out.")] = None,
     skeleton: Annotated[
         str | None, typer.Option(help="The keypoints in files that do not name them; default coco17.")
     ] = None,

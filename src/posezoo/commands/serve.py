@@ -48,14 +48,15 @@ def serve_command(
 ) -> None:
     """Serve the models over HTTP, with a page to try them on.
 
-    Listens on this machine only, unless --host says otherwise. Ctrl-C ends it; what it has taken is finished.
+    Listens on this machine only, unless --host says otherwise. Ctrl-C ends it; what it has taken is finished, or given
+    up at a second Ctrl-C.
 
     Example:  posezoo serve --port 8000
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a broken file is the client's news
     for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve", "posezoo serve")
-    from posezoo.serve.run import address_of, open_socket, serve
+    from posezoo.media.images import limit_decoder
     from posezoo.serve.settings import Settings
 
     token = _token(token_file)
@@ -77,6 +78,9 @@ def serve_command(
         max_queue=max_queue,
         timeout_s=timeout,
     )
+    limit_decoder(max_megapixels)  # before OpenCV is imported
+    from posezoo.serve.run import address_of, open_socket, serve
+
     opened = open_socket(host, port)
     address = address_of(opened)
     if token is None and not _is_loopback(host):

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from posezoo.errors import PosezooError, UnknownNameError, unknown_name
 from posezoo.types import Boxes
 
-__all__ = ["DETECTORS", "Detector", "get_detector"]
+__all__ = ["DETECTORS", "Detector", "get_detector", "kind_of_file"]
 
 DETECTORS = ("embedded", "yolov3-spp", "yolov3", "whole", "follow")
 _FOLLOW = "follow"
@@ -89,11 +89,33 @@ def get_detector(
         from posezoo.detect.follow import FollowOne
 
         return FollowOne(get_detector(name.partition(":")[2] or "embedded", *where, **asked))
-    if Path(name).suffix.lower() in _BOXES or Path(name).is_dir():
+    if kind_of_file(name) == "boxes":
         from posezoo.detect.boxes_file import BoxesFile
 
         return BoxesFile.read(name, score=score, nms=nms, classes=classes)
     return _network(name, where, asked)
+
+
+def kind_of_file(name: str) -> Literal["boxes", "network"] | None:
+    """What kind of file or folder a detector is given as; None: a name, whatever lies in the present folder by it.
+
+    A folder whose name is that of a detector too is given with a path: ./yolov3.
+    """
+    from posezoo.deploy.runtimes import is_network_file
+    from posezoo.detect import yolov3
+
+    suffix = Path(name).suffix.lower()
+    if suffix in _BOXES:
+        return "boxes"
+    if suffix in yolov3.FILES or is_network_file(name):
+        return "network"
+    if name.partition(":")[0] in DETECTORS or not os.path.isdir(name):
+        return None
+    if os.path.basename(name) != name:
+        return "boxes"
+    from posezoo.zoo import find_entry
+
+    return "boxes" if find_entry(name) is None else None
 
 
 def _takes_names(detector: Callable[..., Any]) -> bool:

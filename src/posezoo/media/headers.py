@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from posezoo.errors import PosezooError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WebP", "TIFF")
-_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101
+_ORIENTATION, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 0x0100, 0x0101, 0x0142, 0x0143
+_EXTRA_SAMPLES = 0x0152
+_LARGEST_TILE = 1 << 24  # pixels, of a TIFF: a decoder holds one whole, however small the picture
 _JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # within coded JPEG data an FF is followed by 00 (a stuffed byte) or D0..D7 (restart); anything else is a marker
 _JPEG_NEXT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
@@ -31,6 +33,8 @@ class Header:
         height: pixels, before orientation is applied.
         orientation: Exif orientation 1 to 8; 1 is upright.
         truncated: the file ends before the picture does.
+        alpha: what a TIFF's fourth channel is: 1 an alpha that its colours are multiplied by, 2 one that they are not,
+            0 it does not say.
     """
 
     format: str
@@ -38,6 +42,7 @@ class Header:
     height: int
     orientation: int = 1
     truncated: bool = False
+    alpha: int = 0
 
 
 def sniff(start: bytes) -> str | None:
@@ -76,7 +81,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _jpeg(data: bytes) -> Header:
-    width = height = 0
+    width = height = 0  # by the first frame header, the one that a decoder goes by
     orientation, at = 1, 2
     for _ in range(_MOST_PARTS):
         found = _JPEG_NEXT_MARKER.search(data, at)
@@ -89,7 +94,10 @@ def _jpeg(data: bytes) -> Header:
             continue
         (length,) = struct.unpack_from(">H", data, at)
         if marker in _JPEG_SIZE_MARKERS:
-            height, width = struct.unpack_from(">HH", data, at + 3)
+            size = struct.unpack_from(">HH", data, at + 3)
+            if width and size != (height, width):
+                raise ValueError("two sizes")
+            height, width = size
         elif marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":
             orientation = exif_orientation(data[at + 8 : at + length])
         at += length
@@ -97,6 +105,8 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _png(data: bytes) -> Header:
+    if data[12:16] != b"IHDR":
+        raise ValueError("no size where it belongs")
     width, height = struct.unpack_from(">II", data, 16)
     orientation, at, ended, parts = 1, 8, False, 0
     while not ended and at + 12 <= len(data):
@@ -153,34 +163,46 @@ def _webp(data: bytes) -> Header:
 
 def _tiff(data: bytes) -> Header:
     tags = _tiff_tags(data)
-    if _WIDTH not in tags or _HEIGHT not in tags:
-        raise ValueError("no size")
+    width, height = _only(tags, _WIDTH), _only(tags, _HEIGHT)
+    if _TILE_WIDTH in tags and _only(tags, _TILE_WIDTH) * _only(tags, _TILE_HEIGHT) > max(
+        width * height, _LARGEST_TILE
+    ):
+        raise ValueError("a tile that is larger than the picture")
     # the decoder turns a TIFF itself: its orientation is part of the format, not of Exif
-    return Header("TIFF", tags[_WIDTH], tags[_HEIGHT])
+    return Header("TIFF", width, height, alpha=tags.get(_EXTRA_SAMPLES, [0])[0])
+
+
+def _only(tags: dict[int, list[int]], tag: int) -> int:
+    """The value of a tag that must be there once: of two, decoders take the one or the other."""
+    (value,) = tags.get(tag, [])
+    return value
 
 
 _READERS = {"JPEG": _jpeg, "PNG": _png, "BMP": _bmp, "GIF": _gif, "WebP": _webp, "TIFF": _tiff}
 
 
-def _tiff_tags(data: bytes) -> dict[int, int]:
-    """First value of each short or long tag in the first directory of a TIFF (an Exif block is one)."""
+def _tiff_tags(data: bytes) -> dict[int, list[int]]:
+    """The first directory of a TIFF (an Exif block is one): of each tag the first value, as often as it is there.
+
+    It is 0 where the tag is no short or long, the types that sizes and orientation have.
+    """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise ValueError("not TIFF")
     (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)
-    tags: dict[int, int] = {}
+    tags: dict[int, list[int]] = {}
     for entry in range(at + 2, at + 2 + 12 * count, 12):
         tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if kind in (3, 4):
-            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+        value = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8) if kind in (3, 4) else (0,)
+        tags.setdefault(tag, []).extend(value)
     return tags
 
 
 def exif_orientation(block: bytes) -> int:
     """Orientation 1 to 8 of an Exif block; 1 where it is absent, damaged or out of range."""
     try:
-        value = _tiff_tags(block).get(_ORIENTATION, 1)
+        value = _tiff_tags(block).get(_ORIENTATION, [1])[0]
     except (struct.error, ValueError):
         return 1
     return value if 1 <= value <= 8 else 1

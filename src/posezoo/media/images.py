@@ -2,14 +2,17 @@
 
 OpenCV decodes; what it leaves to the caller is done here: the size is checked before anything is decoded, a file that
 ends early is refused (OpenCV would fill the rest with grey), Exif orientation is applied whatever the format, 16 bits
-become 8, and transparent pixels are laid over white.
+become 8, and transparent pixels are laid over white; but for those of a grey TIFF, and of a grey PNG with one colour
+that is to be seen through: OpenCV does not tell of them.
 """
 
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.errors import PosezooError
-from posezoo.files import write_atomic
+from posezoo.files import matching, write_atomic
 from posezoo.media.headers import FORMATS, Header, read_header, sniff
 
 Image = NDArray[np.uint8]
@@ -114,7 +117,7 @@ def _read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             start = file.read(16)
             return start + file.read() if sniff(start) else start
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the latter for a name that no file can have
         raise PosezooError(f"no such file: {path}{_similar(path)}") from None
     except IsADirectoryError:
         raise PosezooError(f"cannot read {path}: it is a folder, not a picture") from None
@@ -128,20 +131,49 @@ def _similar(path: Path) -> str:
 
     try:
         names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return "" if path.parent.is_dir() else f" (there is no folder {path.parent} either)"
+    except (OSError, ValueError):
+        return "" if os.path.isdir(path.parent) else f" (there is no folder {path.parent} either)"
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
     return f"; did you mean {path.parent / close[0]}?" if close else ""
 
 
+def check_megapixels(limit: float) -> None:
+    """See that a limit on the size of pictures, in 10^6 pixels, is one.
+
+    Raises:
+        PosezooError: it is not above 0, or no number.
+    """
+    if not (math.isfinite(limit) and limit > 0):
+        raise PosezooError(f"max-megapixels must be a number above 0, but is {limit:g}")
+
+
+def limit_decoder(max_megapixels: float | None) -> None:
+    """Have OpenCV too refuse what is larger, in a process that has not imported it yet: it looks only then.
+
+    Args:
+        max_megapixels: as for `read_image`.
+
+    Raises:
+        PosezooError: the variable POSEZOO_MAX_MEGAPIXELS is no number.
+    """
+    limit = _limit(max_megapixels)
+    if "cv2" not in sys.modules and math.isfinite(limit):
+        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(int(limit * 1e6)))
+
+
+def _limit(max_megapixels: float | None) -> float:
+    """In 10^6 pixels; see `read_image`."""
+    if max_megapixels is not None:
+        return max_megapixels
+    given = os.environ.get(LIMIT_VARIABLE, str(MAX_MEGAPIXELS))
+    try:
+        return float(given)
+    except ValueError:
+        raise PosezooError(f"{LIMIT_VARIABLE} must be a number of megapixels, but is '{given}'") from None
+
+
 def _check_size(header: Header, max_megapixels: float | None) -> None:
-    limit = max_megapixels
-    if limit is None:
-        given = os.environ.get(LIMIT_VARIABLE, str(MAX_MEGAPIXELS))
-        try:
-            limit = float(given)
-        except ValueError:
-            raise PosezooError(f"{LIMIT_VARIABLE} must be a number of megapixels, but is '{given}'") from None
+    limit = _limit(max_megapixels)
     megapixels = header.width * header.height / 1e6
     if not megapixels <= limit:
         raise PosezooError(
@@ -163,6 +195,13 @@ def _decode(data: bytes, header: Header) -> Image:
         raise PosezooError(f"the {header.format} data could not be decoded ({err.err or 'damaged'})") from None
     if pixels is None:
         raise PosezooError(f"the {header.format} data is damaged, or of a kind OpenCV does not decode")
+    height, width = pixels.shape[:2]
+    turned = header.format == "TIFF" and (height, width) == (header.width, header.height)
+    if (width, height) != (header.width, header.height) and not turned:
+        promised = f"{header.width}x{header.height}"
+        raise PosezooError(f"the {header.format} header gives {promised}, the data {width}x{height}")
+    # OpenCV multiplies colours of 8 bits by an alpha that says that they are not
+    multiplied = header.alpha == 1 or (header.alpha == 2 and pixels.dtype == np.uint8)
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if pixels.dtype != np.uint8:
@@ -171,7 +210,8 @@ def _decode(data: bytes, header: Header) -> Image:
         return cv2.cvtColor(pixels.reshape(pixels.shape[:2]), cv2.COLOR_GRAY2RGB)
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3:].astype(np.uint16)
-        pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        colours = pixels[..., :3] if multiplied else (pixels[..., :3] * alpha + 127) // 255
+        pixels = np.minimum(colours + (255 - alpha), 255).astype(np.uint8)
     if pixels.shape[2] != 3:
         raise PosezooError(f"it has {pixels.shape[2]} channels; grey, RGB and RGBA are read")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -248,18 +288,21 @@ def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
 
 
 def _expand(source: str) -> list[Path]:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        pictures = _pictures(path.iterdir())
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):
+        try:
+            pictures = _pictures(path.iterdir())
+        except OSError as err:
+            raise PosezooError(f"cannot read the folder {path}: {err.strerror or err}") from None
         if not pictures:
             hint = _deeper(path) or f" ({', '.join(FORMATS)})"
             raise PosezooError(f"no pictures in the folder {path}{hint}")
         return pictures
-    if path.exists() or not glob.has_magic(source):
-        if not path.exists():
+    if os.path.exists(path) or not glob.has_magic(source):
+        if not os.path.exists(path):
             raise PosezooError(f"no such file: {path}{_similar(path)}")
         return [path]
-    pictures = _pictures(Path(name) for name in glob.glob(str(path), recursive=True))
+    pictures = _pictures(map(Path, matching(path)))
     if not pictures:
         raise PosezooError(f"no pictures match {source}")
     return pictures

@@ -164,20 +164,21 @@ def _add_predict(app: FastAPI, service: Service) -> None:
             uploads = await _read(request, service.settings)
             read = time.perf_counter()
             boxes = _boxes(options.boxes, len(uploads))
-            if options.output == "picture" and len(uploads) > 1:
+            picture = options.output == "picture"
+            if picture and len(uploads) > 1:
                 raise Refusal("bad_option", f"output=picture is for one picture, but {len(uploads)} came")
-            outcomes = await _unless_gone(request, service.estimate(model, uploads, boxes, options.flip))
+            outcomes = await _unless_gone(request, service.estimate(model, uploads, boxes, options.flip, picture))
             if len(outcomes) == 1 and isinstance(outcomes[0].done, Refusal):
                 raise outcomes[0].done
             kept = keep(outcomes, boxes, model, options.min_score)
-            if options.output == "picture":
+            if picture:
                 body = await run_in_threadpool(render_picture, outcomes[0], kept[0])
             else:
                 body = await run_in_threadpool(render_json, model, outcomes, kept, (started, read))
         people = sum(map(len, kept))
         service.metrics.people.inc(people)
         request.state.notes.update(model=model.name, images=len(uploads), people=people)
-        kind = "image/jpeg" if options.output == "picture" else "application/json"
+        kind = "image/jpeg" if picture else "application/json"
         return Response(body, media_type=kind, headers={"Cache-Control": "no-store"})
 
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from posezoo.serve.metrics import Metrics
-from posezoo.serve.refusals import Refusal
+from posezoo.serve.refusals import FAILED, Refusal
 from posezoo.serve.settings import Settings
 
 ACCESS_LOG = logging.getLogger("posezoo.serve.access")
@@ -58,10 +58,12 @@ class Gate:
         except ClientDisconnect:
             seen.status = seen.status or _GONE
         except Refusal as refusal:
+            refusal.__traceback__ = None  # its frames hold the refusal, and the pictures: they would go round in it
             await _answer(refusal, scope, seen, notes)
-        except Exception:
+        except Exception as err:
             _LOG.exception("a request failed")
-            await _answer(Refusal("internal", "the server failed; its log says why"), scope, seen, notes)
+            err.__traceback__ = None
+            await _answer(Refusal("internal", FAILED), scope, seen, notes)
         finally:
             self._note(scope, seen, notes)
 

@@ -37,6 +37,8 @@ _HEADERS: Mapping[str, Mapping[str, str]] = {
     "slow_upload": {"Connection": "close"},
 }
 
+FAILED = "the server failed; its log says why"
+
 
 class Refusal(Exception):
     """A request that is not granted.

@@ -55,8 +55,7 @@ def _result(outcome: Outcome, poses: Poses) -> dict[str, Any]:
     upload, done = outcome
     if isinstance(done, Refusal):
         return {"image": upload.name, "width": None, "height": None, "people": [], "error": done.message}
-    size_wh = (done.image_rgb.shape[1], done.image_rgb.shape[0])
-    table = to_table(Result(poses, upload.name, size_wh=size_wh))
+    table = to_table(Result(poses, upload.name, size_wh=done.size_wh))
     return {**{key: table[key] for key in _KEYS}, "error": None}
 
 
@@ -76,7 +75,7 @@ def render_picture(outcome: Outcome, poses: Poses) -> bytes:
     """The picture with the people drawn on it, as JPEG."""
     from posezoo.draw import draw_poses
 
-    assert not isinstance(outcome.done, Refusal)
+    assert not isinstance(outcome.done, Refusal) and outcome.done.image_rgb is not None
     image = draw_poses(outcome.done.image_rgb, poses)
     try:
         done, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

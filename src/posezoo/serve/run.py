@@ -16,10 +16,12 @@ import uvicorn
 
 from posezoo.errors import PosezooError
 from posezoo.serve.app import create_app
+from posezoo.serve.connections import Seldom, connection_class, room
 from posezoo.serve.gate import ACCESS_LOG
 from posezoo.serve.service import Service
 from posezoo.serve.settings import Settings
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KEEP_ALIVE_S = 15
 _GRACE_S = 5.0  # beyond the time limit of a request
 
@@ -63,6 +65,8 @@ def serve(
 ) -> None:
     """Serve until the process is told to end (SIGTERM or Ctrl-C), and finish the requests that were taken.
 
+    Told a second time, the process ends at once.
+
     Args:
         settings: models and limits.
         opened: see `open_socket`; closed at the end.
@@ -75,8 +79,11 @@ def serve(
     _log_to_stderr(log)
     app = create_app(settings, on_failure=lambda: setattr(server, "should_exit", True))
     service: Service = app.state.service
+    most, backlog = room()
     config = uvicorn.Config(
         app,
+        http=connection_class(settings.timeout_s, most),
+        backlog=backlog,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -94,7 +101,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Ends for good once asked to: a signal is not raised again after the last answer."""
+    """Ends for good once asked to: a signal is not raised again after the last answer, and a second one is obeyed."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -105,7 +112,7 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -115,6 +122,8 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.drain()
         super().handle_exit(sig, frame)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _tell(service: Service, server: uvicorn.Server, on_ready: Callable[[Service], object]) -> None:
@@ -132,8 +141,11 @@ def _log_to_stderr(requests: bool) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     # python_multipart warns of every form that is damaged, which the line of its request tells of
     levels = {"posezoo.serve": logging.WARNING, "uvicorn": logging.WARNING, "python_multipart": logging.ERROR}
+    levels["asyncio"] = logging.WARNING
     for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
+    asyncio_log = logging.getLogger("asyncio")
+    asyncio_log.filters = [Seldom()]
     ACCESS_LOG.setLevel(logging.INFO if requests else logging.CRITICAL)

@@ -21,6 +21,8 @@ from posezoo.serve.upload import Upload
 from posezoo.serve.worker import Done, Job, Model, Worker, open_model, too_many_people
 from posezoo.types import Boxes
 
+_LOADER_S = 0.5
+
 OpenModel = Callable[[str, Settings], Model]
 
 
@@ -47,6 +49,7 @@ class Service:
         self._workers: dict[str, Worker] = {}
         self._names: dict[str, str] = {}  # as given at the start -> of the model
         self._state = "starting"
+        self._stopping = threading.Event()
         self._taken = 0
         self._loader: threading.Thread | None = None
         self.metrics.watch(lambda: self._taken, self._waiting, lambda: self.ready)
@@ -57,7 +60,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """The models are loaded and warm, and the server is not shutting down."""
-        return self._state == "ready"
+        return self._state == "ready" and not self._stopping.is_set()
 
     @property
     def models(self) -> dict[str, Model]:
@@ -86,9 +89,13 @@ class Service:
         try:
             workers: dict[str, Worker] = {}
             for given in dict.fromkeys(self.settings.models):
+                if self._stopping.is_set():
+                    return
                 worker = Worker(self._opens(given, self.settings), self.settings)
                 if worker.model.name in workers:
                     raise PosezooError(f"two models are called {worker.model.name}: serve one of them")
+                if self._stopping.is_set():
+                    return
                 worker.warm()
                 workers[worker.model.name] = worker
                 self._names |= {given: worker.model.name, worker.model.name: worker.model.name}
@@ -97,27 +104,27 @@ class Service:
             if on_failure is not None:
                 on_failure()
             return
+        if self._stopping.is_set():
+            return
         for worker in workers.values():
             worker.start()
-        self._workers = workers
-        if self._state == "starting":
-            self._state = "ready"
+        self._workers, self._state = workers, "ready"
 
     def drain(self) -> None:
         """Take no more requests."""
-        self._state = "stopping"
+        self._stopping.set()
 
     def close(self) -> None:
-        """Finish what was taken, and end the workers."""
+        """Finish what was taken, and end the workers; a model that is being opened is left to end with the process."""
         self.drain()
         if self._loader is not None:
-            self._loader.join()
+            self._loader.join(_LOADER_S)
         for worker in self._workers.values():
             worker.close(self.settings.timeout_s)
 
     def check_ready(self) -> None:
         """Refuse what comes before the models are loaded, or too late."""
-        if self._state == "stopping":
+        if self._stopping.is_set():
             raise Refusal("shutting_down", "the server is shutting down")
         if not self.ready:
             raise Refusal("not_ready", "the models are being loaded")
@@ -173,7 +180,7 @@ class Service:
         return replace(encoded, name=upload.name)
 
     async def estimate(
-        self, model: Model, uploads: Sequence[Upload], boxes: Sequence[Boxes | None], flip: bool
+        self, model: Model, uploads: Sequence[Upload], boxes: Sequence[Boxes | None], flip: bool, keep: bool = False
     ) -> list[Outcome]:
         """The people in each picture, or what is wrong with it.
 
@@ -182,6 +189,7 @@ class Service:
             uploads: the pictures.
             boxes: for each; None where the detector finds them.
             flip: whether the mirrored crop is averaged in.
+            keep: whether the pictures are wanted with their people.
 
         Raises:
             Refusal: it takes too long, or the model cannot do it so.
@@ -189,7 +197,7 @@ class Service:
         if flip and model.estimator.spec.output == "joints":
             raise Refusal("bad_option", f"{model.name} decodes inside its graph: it has no flip")
         # in a thread: it reads through the whole of each file
-        jobs = await run_in_threadpool(self._jobs, uploads, boxes, flip)
+        jobs = await run_in_threadpool(self._jobs, uploads, boxes, flip, keep)
         found = iter(await self._results(self._workers[model.name], [job for job in jobs if isinstance(job, Job)]))
         outcomes = [
             Outcome(u, j if isinstance(j, Refusal) else next(found)) for u, j in zip(uploads, jobs, strict=True)
@@ -201,13 +209,15 @@ class Service:
                 self.metrics.refused.labels(done.code).inc()
         return outcomes
 
-    def _jobs(self, uploads: Sequence[Upload], boxes: Sequence[Boxes | None], flip: bool) -> list[Job | Refusal]:
+    def _jobs(
+        self, uploads: Sequence[Upload], boxes: Sequence[Boxes | None], flip: bool, keep: bool
+    ) -> list[Job | Refusal]:
         jobs: list[Job | Refusal] = []
         for upload, given in zip(uploads, boxes, strict=True):
             try:
                 if given is not None and len(given) > self.settings.max_people:
                     raise too_many_people(len(given), self.settings)
-                jobs.append(Job(self.open_upload(upload), given, flip))
+                jobs.append(Job(self.open_upload(upload), given, flip, keep))
             except Refusal as refusal:
                 jobs.append(refusal)
         return jobs
@@ -228,6 +238,6 @@ class Service:
         finally:
             worker.discard(jobs)
         for each in done:
-            if isinstance(each, BaseException) and not isinstance(each, Refusal):
+            if isinstance(each, BaseException) and (not isinstance(each, Refusal) or each.code == "internal"):
                 raise each
         return done  # type: ignore[return-value]

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from posezoo.detect import kind_of_file
 from posezoo.errors import PosezooError
+from posezoo.media.images import check_megapixels
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -63,7 +65,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PosezooError(f"{name.replace('_', '-')} must be 1 or more, but is {value}")
-        for name in ("max_body_mb", "max_megapixels", "timeout_s"):
+        check_megapixels(self.max_megapixels)
+        for name in ("max_body_mb", "timeout_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise PosezooError(f"{name.replace('_', '-')} must be a number above 0, but is {value:g}")
@@ -71,7 +74,7 @@ class Settings:
             check_token(self.token)
         if self.detector.partition(":")[0] == "follow":
             raise PosezooError("the detector follow goes from frame to frame of one video: a server has many clients")
-        if Path(self.detector).suffix.lower() in (".json", ".jsonl", ".csv"):
+        if kind_of_file(self.detector) == "boxes":
             raise PosezooError("a file of boxes is of certain pictures: clients of a server send boxes with theirs")
 
     @property

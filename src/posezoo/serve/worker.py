@@ -24,7 +24,7 @@ from posezoo.estimator import LOOK_AHEAD, LOOK_AHEAD_PIXELS, Estimator
 from posezoo.media.ahead import default_workers
 from posezoo.media.images import Encoded, Image, Picture
 from posezoo.predict import MIN_SCORE
-from posezoo.serve.refusals import Refusal
+from posezoo.serve.refusals import FAILED, Refusal
 from posezoo.serve.settings import Settings
 from posezoo.types import Boxes, Poses
 
@@ -35,13 +35,15 @@ class Done(NamedTuple):
     """What became of a picture.
 
     Attributes:
-        image_rgb: the picture.
+        size_wh: of the picture, in pixels.
+        image_rgb: the picture, where it was asked for.
         poses: the people in it.
         wait_s: how long it waited, in seconds.
         work_s: how long the pictures took that it was looked at with.
     """
 
-    image_rgb: Image
+    size_wh: tuple[int, int]
+    image_rgb: Image | None
     poses: Poses
     wait_s: float
     work_s: float
@@ -52,17 +54,37 @@ class Job:
     """A picture to look at.
 
     Attributes:
-        encoded: its file, known to be a picture that is not too large.
+        encoded: its file, known to be a picture that is not too large; None once it is decoded.
         boxes: where its people are; None: the detector finds them.
         flip: whether the mirrored crop is averaged in.
+        keep: whether the picture is wanted with its people.
         done: what became of it.
     """
 
-    encoded: Encoded
+    encoded: Encoded | None
     boxes: Boxes | None = None
     flip: bool = False
+    keep: bool = False
     done: Future[Done] = field(default_factory=Future)
     since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def pixels(self) -> int:
+        """Of the picture, while it is not decoded."""
+        return 0 if self.encoded is None else self.encoded.header.width * self.encoded.header.height
+
+    def decode(self) -> Image:
+        """The picture, once: its file is let go of.
+
+        Raises:
+            Refusal: it is damaged.
+        """
+        encoded, self.encoded = self.encoded, None
+        assert encoded is not None
+        try:
+            return encoded.decode()
+        except PosezooError as err:
+            raise Refusal("bad_image", err) from None
 
 
 class Capped:
@@ -170,6 +192,7 @@ class Worker:
     def _run(self) -> None:
         while jobs := self._take():
             self._work([job for job in jobs if job.done.set_running_or_notify_cancel()])
+            del jobs  # it may be long until the next
 
     def _take(self) -> list[Job]:
         """The pictures to look at next; none when the worker is to end."""
@@ -179,7 +202,7 @@ class Worker:
             pixels = 0
             while self._waiting and len(jobs) < LOOK_AHEAD:
                 job = self._waiting[0]
-                pixels += job.encoded.header.width * job.encoded.header.height
+                pixels += job.pixels
                 if jobs and (pixels > LOOK_AHEAD_PIXELS or job.flip != jobs[0].flip):
                     break
                 jobs.append(self._waiting.popleft())
@@ -187,15 +210,15 @@ class Worker:
 
     def _work(self, jobs: list[Job]) -> None:
         started = time.perf_counter()
-        decoding = [self._decoders.submit(job.encoded.decode) for job in jobs] if len(jobs) > 1 else []
+        decoding = [self._decoders.submit(job.decode) for job in jobs] if len(jobs) > 1 else []
         readable: list[tuple[Job, Image]] = []
         for row, job in enumerate(jobs):
             try:
-                readable.append((job, decoding[row].result() if decoding else job.encoded.decode()))
-            except PosezooError as err:
-                job.done.set_exception(Refusal("bad_image", err))
-            except Exception as err:
-                job.done.set_exception(err)
+                readable.append((job, decoding[row].result() if decoding else job.decode()))
+            except Refusal as refusal:
+                job.done.set_exception(refusal.with_traceback(None))
+            except Exception:
+                _fail(job)
         self._estimate(readable, started)
 
     def _estimate(self, pictures: list[tuple[Job, Image]], started: float) -> None:
@@ -209,7 +232,7 @@ class Worker:
             found = list(model.estimator.stream(named, [job.boxes for job, _ in pictures], len(named)))
         except Exception as err:
             if len(pictures) == 1:
-                pictures[0][0].done.set_exception(err)
+                _fail(pictures[0][0])
                 return
             _LOG.warning("pictures that were looked at together failed, and are tried one by one: %r", err)
             for picture in pictures:
@@ -221,7 +244,14 @@ class Worker:
             if people > self._settings.max_people:
                 job.done.set_exception(too_many_people(people, self._settings))
             else:
-                job.done.set_result(Done(image, poses, started - job.since, work_s))
+                size_wh = (image.shape[1], image.shape[0])
+                job.done.set_result(Done(size_wh, image if job.keep else None, poses, started - job.since, work_s))
+
+
+def _fail(job: Job) -> None:
+    """Log the error that is being handled; what waits gets none of its traceback, in which the pictures are."""
+    _LOG.exception("a picture could not be looked at")
+    job.done.set_exception(Refusal("internal", FAILED))
 
 
 def too_many_people(people: int, settings: Settings) -> Refusal:
