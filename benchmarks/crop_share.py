@@ -114,7 +114,7 @@ def measure(file: str, pictures: list[People], rounds: int) -> list[str]:
             times.append(0.0)
         for image, boxes in pictures:
             with timed("crop"):
-                batch = cut(spec, image, boxes)
+                batch: np.ndarray = cut(spec, image, boxes)
             if spec.input == "planes":
                 with timed("normalise"):
                     batch = normalise(batch, spec.mean, spec.std, spec.channels, out=planes[: len(boxes)])

@@ -112,7 +112,7 @@ def line(model: str, size: int, runtime: str, precision: str, timing: Timing, ba
         "precision": precision,
         "cpu_ms": round(1e3 * timing.cpu, 3),
         "wall_ms": round(1e3 * timing.wall, 3),
-        "spread": round(timing.spread, 3),
+        "spread": "" if timing.spread is None else round(timing.spread, 3),
         "times": round(times, 2),
         "floor": "" if floor is None else floor,
         "holds": "" if floor is None else "yes" if times >= floor else "no",

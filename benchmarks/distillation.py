@@ -121,7 +121,7 @@ def run(
     """Train once; one row for each set of people that the student is judged by."""
     data = data.resolve()
     images = data / "people" / "images"
-    given = {
+    given: dict[str, Any] = {
         "name": name,
         "model": {"arch": ARCH, "backbone": "init/mobilenetv2_1.0_pose_backbone.npz", "freeze": 16},
         "data": {"root": data, "train": [{**source, "images": images} for source in sources], "least_joints": 0},

@@ -92,7 +92,7 @@ def detector_rows(arguments: argparse.Namespace, truth: dict, images: dict, peop
         "images": [i for i in truth["images"] if i["id"] in complete],
         "annotations": [a for a in truth["annotations"] if a["image_id"] in complete],
     }
-    detector = get_detector(arguments.detector)
+    detector = the_detector(arguments.detector)
     low = at_score(detector, 0.02)
     results, hits, total, false = [], 0, 0, 0
     for key in complete:
@@ -113,6 +113,14 @@ def detector_rows(arguments: argparse.Namespace, truth: dict, images: dict, peop
         {"what": "detector", "protocol": "box AP, every score", "people": total, **figures},
         {"what": "detector recall", "protocol": threshold, "people": total, **recall},
     ]
+
+
+def the_detector(name: str) -> PersonDetector:
+    """One whose threshold can be set."""
+    detector = get_detector(name)
+    if not isinstance(detector, PersonDetector):
+        raise SystemExit(f"error: {name} has no score to judge it by")
+    return detector
 
 
 def at_score(detector: PersonDetector, score: float) -> PersonDetector:
@@ -147,7 +155,7 @@ def end_to_end_rows(arguments: argparse.Namespace, images: dict, names: list[str
     """OKS AP of the pipeline as a user runs it: own boxes, suppression, rescoring."""
     rows = []
     for flip in (False, True):
-        detector = at_score(get_detector(arguments.detector), 0.1)
+        detector = at_score(the_detector(arguments.detector), 0.1)
         poses = Estimator(arguments.pose, detector=detector, flip=flip)(list(images.values()))
         count = sum(len(p) for p in poses)
         figures = keypoint_ap(arguments.annotations, to_results(poses, names), get_skeleton("coco17"))

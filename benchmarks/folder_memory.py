@@ -86,7 +86,7 @@ def run(folder: Path, model: str, format: str, pictures: bool) -> list[Sample]:
     samples: list[Sample] = []
     started = time.perf_counter()
 
-    def note(done: int, _: int) -> None:
+    def note(done: int, _: int | None) -> None:
         if done % EVERY == 0:
             samples.append((done, time.perf_counter() - started, resident_mb()))
 

@@ -305,7 +305,7 @@ def network(entry: Entry, precision: str, device: torch.device) -> torch.nn.Modu
     """An entry's network with random weights, as it is deployed."""
     torch.manual_seed(0)
     folded = fold_batchnorm(get_model(entry.name))
-    return folded.to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
+    return folded.to(device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def spec_of(entry: Entry) -> NetworkSpec:

@@ -112,7 +112,7 @@ def outputs_of(model: torch.nn.Module, x: torch.Tensor, fixture: dict[str, Any])
     wanted = fixture["outputs"]
     if len(wanted) == 1 and len(wanted[0]["shape"]) == 4:
         return [model(x)]
-    stacks = model.stacks(x)
+    stacks: list[torch.Tensor] = model.stacks(x)  # type: ignore[operator]
     return [torch.stack(stacks, 1)] if len(wanted) == 1 else stacks
 
 
@@ -150,8 +150,9 @@ def check_network(fixture: dict[str, Any], fill: ModuleType) -> Row:
             load_weights(model, arrays)
         except PosezooError:  # a variant of the config that goes by the entry's name
             continue
-        tried = Row(row.zoo, row.model, used, max(compare(model, fixture, fill)), TOLERANCE)
-        row = tried if row.error is None or tried.error < row.error else row
+        error = max(compare(model, fixture, fill))
+        if row.error is None or error < row.error:
+            row = Row(row.zoo, row.model, used, error, TOLERANCE)
         if row.agrees:
             break
     return row

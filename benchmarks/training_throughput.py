@@ -102,6 +102,7 @@ class ZooCrops(Dataset):
     """The crops of ours as float32 images, with their heatmaps."""
 
     def __init__(self, task: PoseTask):
+        assert isinstance(task.codec, HeatmapCodec)
         self.ours, self.codec, self.input = task.dataset, task.codec, task.recipe.input
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ def gaussians(
             continue
         if weights[joint] <= 0:
             continue
-        across = np.arange(0, 2 * reach + 1, 1, np.float32)
+        across = np.arange(2 * reach + 1, dtype=np.float32)
         patch = np.exp(-((across - reach) ** 2 + (across[:, None] - reach) ** 2) / (2 * codec.sigma**2))
         inside_x, inside_y = slice(max(0, left), min(right, width)), slice(max(0, top), min(bottom, height))
         heatmaps[joint, inside_y, inside_x] = patch[
@@ -171,9 +172,9 @@ def stages(task: PoseTask, images: int) -> Iterator[list[str]]:
     paths = [people.images[people.image_row[row]] for row in rows]
     spent: dict[str, list[float]] = {}
 
-    def timed(name: str, call: Callable[[], Any]) -> Any:
+    def timed(name: str, call: Callable[..., Any], *given: Any) -> Any:
         began = time.process_time()
-        result = call()
+        result = call(*given)
         spent.setdefault(name, []).append(1000 * (time.process_time() - began))
         return result
 
@@ -181,20 +182,16 @@ def stages(task: PoseTask, images: int) -> Iterator[list[str]]:
     size_wh, given = recipe.input.size_wh, recipe.input
     for row, path in zip(rows, paths, strict=True):
         packed = np.frombuffer(path.read_bytes(), np.uint8)
-        image = timed("decode", lambda path=path: read_image(path))
-        timed("jpeg", lambda packed=packed: cv2.imdecode(packed, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION))
-        timed("half", lambda packed=packed: cv2.imdecode(packed, cv2.IMREAD_REDUCED_COLOR_2))
+        image = timed("decode", read_image, path)
+        timed("jpeg", cv2.imdecode, packed, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        timed("half", cv2.imdecode, packed, cv2.IMREAD_REDUCED_COLOR_2)
         labels = people.boxes_xyxy[row], people.keypoints_xy[row], people.weights[row]
         rng = np.random.default_rng((0, int(row)))
-        made = timed(
-            "cut",
-            lambda image=image, labels=labels, rng=rng: sample(
-                rng, recipe.augment, image, *labels, people.skeleton, size_wh, given.box_scale, codec.grid
-            ),
-        )
-        timed("to planes", lambda made=made: np.ascontiguousarray(made.crop.transpose(2, 0, 1)))
-        timed("normalise", lambda made=made: normalise(made.crop[None], given.mean, given.std, given.channels))
-        timed("heatmaps", lambda made=made: gaussians(codec, made.crop_xy, made.weights, size_wh))
+        how = people.skeleton, size_wh, given.box_scale, codec.grid
+        made = timed("cut", sample, rng, recipe.augment, image, *labels, *how)
+        timed("to planes", np.ascontiguousarray, made.crop.transpose(2, 0, 1))
+        timed("normalise", normalise, made.crop[None], given.mean, given.std, given.channels)
+        timed("heatmaps", gaussians, codec, made.crop_xy, made.weights, size_wh)
     mean = {name: float(np.mean(values)) for name, values in spent.items()}
     ours, theirs = mean["to planes"], mean["normalise"]
     yield _row("reading and decoding a picture", "ms", mean["decode"], mean["decode"], fewer=True)
@@ -214,9 +211,9 @@ def throughput(
 ) -> Iterator[list[str]]:
     """Images a second of loader, step and both, of the two ways in turns."""
     batch_size = recipe.optimiser.batch_size
-    ways = {"ours": task, "zoos": ZooTask(task)}
+    ways: dict[str, Any] = {"ours": task, "zoos": ZooTask(task)}
     learners = {
-        name: Learner(recipe, way, make_model(recipe, task.joints), accelerator, 10**6)  # type: ignore[arg-type]
+        name: Learner(recipe, way, make_model(recipe, task.joints), accelerator, 10**6, batch_size)
         for name, way in ways.items()
     }
     order = Order(len(task.dataset), batch_size, (steps + 1) * batch_size, recipe.run.seed, task.order_weights)
@@ -225,7 +222,7 @@ def throughput(
     for number in range(rounds):
         for name, way in ways.items():
             share = Share(order, number * (steps + 1), (number + 1) * (steps + 1), passes)
-            loader = make_loader(way.dataset, share, recipe.run.workers, accelerator.device)  # type: ignore[arg-type]
+            loader = make_loader(way.dataset, share, recipe.run.workers, accelerator.device)
             learner = learners[name]
             learner.train_mode()
             figures = {
@@ -238,10 +235,10 @@ def throughput(
     rate = {key: median(values) for key, values in found.items()}
     for what, told in (("loader", "the loader alone"), ("step", "the step alone"), ("both", "both together")):
         yield _row(told, "images/s", rate[what, "ours"], rate[what, "zoos"])
-    of_limit = [rate["both", name] / rate["step", name] for name in ways]
-    yield _row("both together, of the step alone", "share", *of_limit)
-    workers = max(recipe.run.workers, 1)
-    yield _row("the loader alone, a worker", "images/s", *(rate["loader", name] / workers for name in ways))
+    ours, theirs = (rate["both", name] / rate["step", name] for name in ways)
+    yield _row("both together, of the step alone", "share", ours, theirs)
+    ours, theirs = (rate["loader", name] / max(recipe.run.workers, 1) for name in ways)
+    yield _row("the loader alone, a worker", "images/s", ours, theirs)
 
 
 def run(loader: Any, passes: int, device: torch.device, learner: Learner | None) -> float:

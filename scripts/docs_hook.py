@@ -98,7 +98,7 @@ def zoo_claimed() -> str:
     from posezoo.zoo import get_entry, list_models
 
     found: dict[str, list[tuple[Any, Any]]] = {name: [] for name in list_datasets()}
-    speeds = []
+    speeds: list[tuple[Any, Any]] = []
     for entry in map(get_entry, list_models()):
         for score in entry.claimed:
             known = score.unit in ("percent", "fraction")

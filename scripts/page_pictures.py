@@ -14,7 +14,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = {"width": 1200, "height": 800}
+WIDTH, HEIGHT = 1200, 800
 JOINT = 5  # whose name and score are shown: the left shoulder
 
 
@@ -23,7 +23,7 @@ def main(url: str) -> None:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(url)
         page.set_input_files("#file", ROOT / "examples" / "astronaut.png")
         page.wait_for_selector("#results:not([hidden])")
