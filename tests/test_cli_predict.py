@@ -205,6 +205,7 @@ def test_odd_pictures_are_read(run: Any, networks: list[str], tmp_path: Path) ->
         (["--device", "gpu"], "unknown device 'gpu'; did you mean cpu? (valid: auto, cpu, cuda)"),
         (["--min-score", "3"], "min-score must be between 0 and 1"),
         (["--threads", "0"], "threads must be 1 or more"),
+        (["--max-megapixels", "nan"], "max-megapixels must be a number above 0, but is nan"),
         (["--batch-size", "0"], "batch_size must be 1 or more"),
         (["--weights", "gone.pth"], "has its weights inside"),
         (["-o", "in/p0.png"], "is a file; choose a folder with -o"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,28 @@ def test_the_folders_that_predict_makes_for_frames_are_read(tmp_path: Path, form
     broken = next((tmp_path / "out" / "clip").iterdir())
     broken.write_text("{")
     assert run(tmp_path / "out", tmp_path / "b.jsonl", "--to", "jsonl").err.startswith(f"error: {broken}")
+
+
+@pytest.mark.parametrize("format", ["cmu", "openpose", "openpose25", "posezoo"])
+def test_videos_and_pictures_of_one_name_are_told_apart(tmp_path: Path, format: str) -> None:
+    """As `predict a/clip.mp4 b/clip.mp4 a/x.jpg b/x.jpg -o in` leaves them."""
+    for number, name in enumerate(("clip", "clip-2")):
+        records = [
+            replace(record, image=f"{'ab'[number]}/clip.mp4") for record in frames(3 - number, people=1 + number)
+        ]
+        write("jsonl", tmp_path / "in" / f"{name}.jsonl", records, video=True)
+    images = ["a/x.jpg", "b/x.jpg", "clip_000000000000.jpg"]
+    names = {"a/x.jpg": "x", "b/x.jpg": "x-2", images[2]: "clip_000000000000"}
+    write(
+        "posezoo", tmp_path / "in", [Result(some_poses(COCO), image) for image in images], name=lambda r: names[r.image]
+    )
+    ran = run(tmp_path / "in", tmp_path / "out", "--to", format, *(["--per-frame"] if format == "posezoo" else []))
+    assert ran.code == 0 and ran.out.startswith("8 images, 13 people")
+    kept = [(record.image, record.frame, len(record.poses)) for record in read_results(tmp_path / "out")]
+    clips = [("a/clip.mp4", n, 1) for n in range(3)] + [("b/clip.mp4", n, 2) for n in range(2)]
+    assert sorted(kept, key=str) == sorted([*clips, *((image, None, 2) for image in images)], key=str)
+    stems = {path.name.removesuffix(".json").removesuffix("_keypoints") for path in (tmp_path / "out").iterdir()}
+    assert {"clip_000000000002", "clip-2_000000000001", "x", "x-2"} <= stems
 
 
 def test_several_kinds_in_a_folder(tmp_path: Path) -> None:

@@ -127,6 +127,18 @@ def test_limbs_are_named_before_fingers_and_faces():
     assert with_hand[y - 20 : y + 70].sum() > without[y - 20 : y + 70].sum()
 
 
+@pytest.mark.parametrize("word", ["12", "right_hip", "0.93", "x"])
+@pytest.mark.parametrize("scale", [0.36, 0.6, 1.0])
+def test_a_word_is_in_the_middle_of_its_ground(word, scale):
+    image, placed = grey(60, 180), text(word, scale)
+    write(image, placed, 5, 8, (0, 0, 0), (255, 255, 255))
+    left, top, right, bottom = extent(image[..., 0] != 128)
+    assert (left, top, right - left + 1, bottom - top + 1) == (5, 8, *placed.size_wh)
+    _, highest, _, lowest = extent(image[..., 0] > 150)
+    above, below = highest - top, bottom - lowest
+    assert abs(above - below) <= 1 and min(above, below) >= 2, (above, below)
+
+
 def test_a_word_at_the_edge_is_cut_off():
     image = grey(10, 12)
     write(image, text("left_shoulder", 1.0), 4, 3, (0, 0, 0), (255, 255, 255))

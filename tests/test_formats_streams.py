@@ -79,6 +79,17 @@ def test_closing_twice_is_closing_once(tmp_path: Path, chosen: Format) -> None:
     assert len(list(read_results(first[0]))) == 1
 
 
+@every_format
+def test_an_earlier_result_stays_until_the_first_of_the_new_ones(tmp_path: Path, chosen: Format) -> None:
+    write(chosen.name, tmp_path / "out", frames(2), video=True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    writer = open_writer(chosen.name, tmp_path / "out", COCO, video=True)
+    writer.discard()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    for file in writer.close():
+        assert file.is_dir()
+
+
 @pytest.mark.parametrize("name", [name for name in FORMATS if not FORMATS[name].each and name != "jsonl"])
 def test_an_earlier_file_stays_until_the_new_one_is_whole(tmp_path: Path, name: str) -> None:
     if name == "parquet":
@@ -198,6 +209,21 @@ def test_a_cut_last_line_is_left_out_and_gone_on_after(tmp_path: Path, cut: int)
     assert resume(path).lines == 4 and path.read_bytes() == whole
 
 
+def test_lines_are_gone_on_with_after_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At all of them, and at the joints of the last."""
+    from posezoo.formats import jsonl
+
+    (path,) = write("jsonl", tmp_path / "x.jsonl", frames(5), video=True)
+    looked: list[str] = []
+    lines, whole = jsonl._lines, jsonl.from_table
+    monkeypatch.setattr(jsonl, "_lines", lambda *given, **how: looked.append("file") or lines(*given, **how))
+    monkeypatch.setattr(jsonl, "from_table", lambda *given: looked.append("line") or whole(*given))
+    before = resume(path, COCO)
+    write("jsonl", path, frames(1, start=5), video=True, resume=before)
+    assert looked == ["file", "line"] and before.next_track_id == 5
+    assert [record.frame for record in read_results(path)] == list(range(6))
+
+
 def test_resuming_tells_pictures_and_ids(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     assert resume(path) == Resumed()
@@ -211,6 +237,10 @@ def test_resuming_tells_pictures_and_ids(tmp_path: Path) -> None:
     write("jsonl", path, records, resume=True)
     with pytest.raises(PosezooError, match="has the joints of coco17, expected mpii16"):
         open_writer("jsonl", path, get_skeleton("mpii16"), resume=True)
+    before = path.read_bytes()
+    with pytest.raises(PosezooError, match="has the joints of coco17, expected mpii16"):
+        resume(path, get_skeleton("mpii16"))
+    assert path.read_bytes() == before
     with pytest.raises(PosezooError, match="coco files cannot be gone on with"):
         open_writer("coco", tmp_path, COCO, resume=True)
 
@@ -354,6 +384,21 @@ def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
             writer.add(frames(1)[0])
             with pytest.raises(PosezooError, match=r"frames of a\.mp4 and b\.mp4"):
                 writer.add(Result(some_poses(COCO), "b.mp4", 0))
+
+
+@pytest.mark.parametrize("name", ["alphapose", "cmu", "coco", "openpose", "posezoo"])
+def test_fewer_frames_than_before_leave_none_of_the_earlier(tmp_path: Path, name: str) -> None:
+    options: dict[str, Any] = {"video": True, "per_frame": True}
+    write(name, tmp_path / "out", frames(5), **options)
+    others = [Result(some_poses(COCO), image) for image in ("a.jpg", "b_000000000007.jpg")]
+    write(name, tmp_path / "out", others, per_frame=True)
+    with open_writer(name, tmp_path / "out", COCO, **options) as writer:
+        assert len(list((tmp_path / "out").iterdir())) == 7
+        for record in frames(2, start=1):
+            writer.add(record)
+    ending = "_keypoints.json" if name == "openpose" else ".json"
+    stems = ["a", "a_000000000001", "a_000000000002", "b_000000000007"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(stem + ending for stem in stems)
 
 
 @pytest.mark.parametrize("name", ["alphapose", "coco", "posezoo"])

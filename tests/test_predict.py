@@ -93,12 +93,17 @@ def test_the_report_keeps_the_order_whoever_is_first_done(tmp_path: Path, monkey
         assert len(json.loads((tmp_path / "out" / f"{n}.json").read_text())["people"]) == n % 3
 
 
-def test_nothing_but_bad_pictures(tmp_path: Path) -> None:
-    for path in (paths := pictures(tmp_path / "in", 30)):
+@pytest.mark.parametrize("format", ["coco", "jsonl", "csv"])
+def test_nothing_but_bad_pictures(tmp_path: Path, format: str) -> None:
+    paths = pictures(tmp_path / "in", 30)
+    assert not predict(request(tmp_path / "in", format=format, pictures=False), Brightness).failed
+    (file,) = (tmp_path / "out").iterdir()
+    before = file.read_bytes()
+    for path in paths:
         path.write_bytes(b"")
-    report = predict(request(tmp_path / "in", format="coco"), Brightness)
+    report = predict(request(tmp_path / "in", format=format), Brightness)
     assert report.written == [] and [row["source"] for row in report.failed] == [str(path) for path in paths]
-    assert json.loads((tmp_path / "out" / "coco_results.json").read_text()) == []
+    assert report.results is None and file.read_bytes() == before  # of the run that saw something
 
 
 def test_a_picture_is_let_go_once_it_is_written(tmp_path: Path) -> None:

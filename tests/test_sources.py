@@ -71,6 +71,10 @@ def test_a_bad_picture_does_not_stop_the_others(folder: Path) -> None:
     [
         ("nothing.mp4", {}, "no such file: .*nothing.mp4"),
         ("none*.jpg", {}, "no pictures match"),
+        ("n" * 300, {}, "no such file: nnn"),
+        ("n" * 300 + "*", {}, "no pictures match"),
+        ("a\0b", {}, "no such file: a"),
+        ("~nobody_/a", {}, "no such file: ~nobody_/a"),
         ("pictures", {"start": 3}, "pictures have no times; give start and end as frames"),
         ("pictures", {"start": "10f"}, "ends before the start: its last picture is 9f"),
         ("pictures", {"every": 0}, "every must be at least 1"),
@@ -89,13 +93,14 @@ def test_wrong_sources(
 def test_list(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     entries = ["# two of them", "", "2.png", f"{folder / '5.png'}", "gone.png", "pictures/7.png", "2.png", "notes.md"]
+    entries[4:4] = ["n" * 300]
     (folder / "list.txt").write_text("\ufeff" + "\r\n".join(entries), encoding="utf-8")
     source = open_source(folder / "list.txt")
-    assert [failure.source for failure in source.failed] == ["gone.png"]
+    assert [failure.source for failure in source.failed] == ["n" * 300, "gone.png"]
     assert source.total == 4
     assert numbers(source) == [2, 5, 7]
-    assert source.skipped == 2
-    assert ["no such file" in str(failure.error) for failure in source.failed] == [True, False]
+    assert source.skipped == 3
+    assert ["no such file" in str(failure.error) for failure in source.failed] == [True, True, False]
 
 
 @pytest.mark.parametrize(

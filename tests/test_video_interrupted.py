@@ -83,6 +83,26 @@ def test_a_source_without_a_frame_leaves_nothing(tmp_path: Path, monkeypatch: py
     assert report.images == 0 and len(report.failed) == 1 and list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("format", ["posezoo", "csv", "openpose"])
+@pytest.mark.parametrize("why", ["after the end", "interrupted", "unplugged"])
+def test_a_run_without_a_frame_leaves_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, why: str
+) -> None:
+    path = clip(tmp_path / "in" / "a.avi", [1] * 6)
+    assert predict(request(path, format=format), Walkers).images == 6
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    if why == "unplugged":
+        use(monkeypatch, Frames("a.avi", LIVE, 0, PosezooError("it is silent from the start")))
+    stub = Walkers(interrupt) if why == "interrupted" else Walkers()
+    report = predict(request(path, format=format, start=99 if why == "after the end" else None), lambda: stub)
+    assert report.images == 0 and (report.failed or report.interrupted) and "results" not in report.videos[0]
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
 def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path: Path) -> None:
     path = clip(tmp_path / "in" / "a.avi", [2] * 60)
 

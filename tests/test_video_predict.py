@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ import numpy as np
 import pytest
 
 from posezoo.detect.boxes_file import BoxesFile
+from posezoo.draw import Trails
 from posezoo.errors import PosezooError
 from posezoo.formats import FORMATS, read_results
 from posezoo.media import read_image, write_image
-from posezoo.media.sources import Frame, VideoFile
+from posezoo.media.sources import Frame, Source, VideoFile, open_source
+from posezoo.media.span import make_span
 from posezoo.media.writer import VideoWriter
 from posezoo.predict import Look, Request, predict
+from posezoo.smooth import OneEuro
+from posezoo.track import Tracker
 from posezoo.types import Poses
 from video_fixtures import COCO, FPS, Walkers, clip, lines, no_leftovers, request, shown
 
@@ -51,7 +56,7 @@ def test_results_grow_as_the_frames_come(tmp_path: Path) -> None:
 
     def look(seen: int) -> None:
         file = tmp_path / "out" / "a.jsonl"
-        behind.append(seen - file.read_bytes().count(b"\n"))
+        behind.append(seen - (file.read_bytes().count(b"\n") if file.exists() else 0))
 
     predict(request(path), lambda: Walkers(look))
     assert max(behind) <= 8 + 16 + 16 + 2 and min(behind[60:]) < 60
@@ -185,6 +190,61 @@ def test_only_a_part_is_done(tmp_path: Path) -> None:
     assert "ends before the start" in late.failed[0]["error"]
 
 
+@pytest.mark.parametrize("format", ["csv", "coco", "alphapose", "jsonl"])
+def test_a_video_that_is_called_as_the_list_of_pictures_is(tmp_path: Path, format: str) -> None:
+    stem = Path(FORMATS[format].file).stem
+    video = clip(tmp_path / "in" / f"{stem.upper()}.avi", [1, 2])
+    write_image(tmp_path / "in" / f"{stem}.png", np.full((48, 64, 3), 180, np.uint8))
+    report = predict(Request([str(video), str(tmp_path / "in")], tmp_path / "out", format=format), Walkers)
+    files = [Path(report.videos[0]["results"]), Path(report.results or "")]
+    assert [file.stem for file in files] == [f"{stem.upper()}-2", stem] and not report.failed
+    assert [sum(len(each.poses) for each in read_results(file)) for file in files] == [3, 3]
+    assert (tmp_path / "out" / f"{stem}.jpg").exists() and (tmp_path / "out" / f"{stem.upper()}-2.mp4").exists()
+
+
+class Untimed(Source):
+    """Frames from another program, which says nothing of their time."""
+
+    def _read(self) -> Iterator[Frame]:
+        for index in range(0, 40, self._span.every):
+            yield Frame(np.full((48, 64, 3), 60, np.uint8), index, None, self.name)
+
+
+@pytest.mark.parametrize("kind", ["stdin", "pictures"])
+def test_frames_without_a_time_are_timed_by_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    times: dict[str, list[float]] = {"track": [], "smooth": [], "trails": []}
+
+    def note(owner: Any, method: str, name: str) -> None:
+        call = getattr(owner, method)
+
+        def noted(self: Any, *given: Any) -> Any:
+            times[name].append(given[-1])
+            return call(self, *given)
+
+        monkeypatch.setattr(owner, method, noted)
+
+    note(Tracker, "__call__", "track")
+    note(OneEuro, "__call__", "smooth")
+    note(Trails, "add", "trails")
+    sources = ["-"]
+    if kind == "stdin":
+        monkeypatch.setattr(
+            "posezoo.predict.run.open_source", lambda *_, **__: Untimed("stdin", make_span(None, None, 8))
+        )
+    else:
+        sources = [str(tmp_path / name) for name in ("in", "more")]
+        for n in range(40):
+            write_image(tmp_path / ("in" if n < 24 else "more") / f"{n:02}.png", np.full((48, 64, 3), 60, np.uint8))
+    options: dict[str, Any] = {"track": "boxes", "smooth": True, "look": Look(trails=True), "every": 8, "fps": 10}
+    report = predict(Request(sources, tmp_path / "out", **options), Walkers)
+    expected = pytest.approx([0, 0.8, 1.6, 2.4, 3.2])
+    assert not report.failed and times == {"track": expected, "smooth": expected, "trails": expected}
+    if kind == "stdin":
+        assert all("time" not in row for row in lines(tmp_path / "out" / "stdin.jsonl"))
+
+
 @pytest.mark.parametrize("track", ["boxes", "flow"])
 def test_frames_in_a_folder_are_followed(tmp_path: Path, track: str) -> None:
     for n in range(12):
@@ -270,6 +330,24 @@ def test_our_own_mistakes_reach_the_caller(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match="a bug"):
         predict(request(path), Walkers)
     assert no_leftovers(tmp_path) and not (tmp_path / "out" / "a.mp4").exists()
+
+
+def test_a_rate_that_nothing_plays_is_unknown(tmp_path: Path) -> None:
+    """Some files say the ticks of their clock; each frame has a time of its own all the same."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "in" / "a.mp4"
+    path.parent.mkdir()
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=2000)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(6):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 60, np.uint8), format="rgb24")))
+        file.mux(stream.encode(None))
+    with open_source(path) as source:
+        assert source.fps is None and source.total == 6
+    report = predict(request(path), Walkers)
+    assert not report.failed and len(shown(tmp_path / "out" / "a.mp4")) == 6
+    assert [row["time"] for row in lines(tmp_path / "out" / "a.jsonl")] == pytest.approx([n / 2000 for n in range(6)])
 
 
 @pytest.mark.parametrize("format", ["avi", "gif"])

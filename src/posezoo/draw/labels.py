@@ -50,9 +50,12 @@ def _text(words: str, steps: int) -> Text:
     thickness = max(1, round(1.6 * scale))
     (width, height), below = cv2.getTextSize(words, _FONT, scale, thickness)
     around = max(2, round(6 * scale))
-    tail = round(0.6 * below)
-    size_wh = width + 2 * around, height + tail + around
-    return Text(words, scale, thickness, size_wh, (around, height + around // 2 + 1))
+    # one release's size is that of the words, the other's that of a line: what is seen of the words is the same in all
+    page = np.zeros((3 * height + below, width + 2 * around), np.uint8)
+    cv2.putText(page, words, (around, 2 * height), _FONT, scale, 255, thickness, cv2.LINE_AA)
+    rows = np.flatnonzero((page > 127).any(axis=1)).tolist() or [height, 2 * height - 1]
+    size_wh = width + 2 * around, rows[-1] - rows[0] + 1 + 2 * around
+    return Text(words, scale, thickness, size_wh, (around, around + 2 * height - rows[0]))
 
 
 def largest_scale(canvas: Image) -> float:
@@ -149,17 +152,17 @@ def write_names(canvas: Image, seen: Figure, skeleton: Skeleton, theme: Theme, p
     if not seen.shown.any():
         return
     scale = min(max(seen.size / 900, _SMALLEST), 0.6 * max(largest_scale(canvas), 0.6))
-    high = text("x", scale).size_wh[1]
+    line = text("l", scale).size_wh[1]
     order = np.argsort(-paint.joint_widths, kind="stable")
     for row in order[seen.shown[order]].tolist():
         width = float(paint.joint_widths[row]) * seen.line
-        if high > 4 * width + 1:
+        if line > 4 * width + 1:
             continue  # the word would hide more than it says
         word = text(skeleton.joints[row], scale)
         x, y = seen.xy[row].tolist()
         if not (0 <= x < canvas.shape[1] and 0 <= y < canvas.shape[0]):
             continue
-        far, (wide, _) = width + _CELL + 1, word.size_wh
+        far, (wide, high) = width + _CELL + 1, word.size_wh
         beside = [(x + far, y - high / 2), (x - far - wide, y - high / 2)]
         if skeleton.side(skeleton.joints[row]) == "right":
             beside.reverse()

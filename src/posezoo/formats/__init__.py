@@ -2,8 +2,8 @@
 
 What is written is strict, rounded to 0.01 pixels and 0.0001 of a score, never NaN; what is read is checked, and a wrong
 file is an error that has the place and the value. Writers keep no result in memory: `open_writer`. `read_results` reads
-what they and the tools they are named after write, and finds out which of them it was. What a format has no place for
-stands in `Format.keeps` and `Format.unplaced`.
+what they and the tools they are named after write, and MMPose's predictions, and finds out which of them it was. What a
+format has no place for stands in `Format.keeps` and `Format.unplaced`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from posezoo.errors import PosezooError, unknown_name
-from posezoo.formats import alphapose, cmu, coco, csv, jsonl, openpose, parquet, posezoo
+from posezoo.formats import alphapose, cmu, coco, csv, jsonl, mmpose, openpose, parquet, posezoo
 from posezoo.formats.find import Found, brief, find_files
 from posezoo.formats.places import fit, without_place
 from posezoo.formats.result import Result, ResultWriter, Settings
@@ -80,6 +80,16 @@ class Format:
         """The points that are made of two joints, since the skeleton has them not."""
         places = () if self.layout is None else self.layout.parts.values()
         return [point for part in places for point in fit(part, skeleton).made]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format that is read only; the attributes are those of `Format`."""
+
+    name: str
+    read: _Read
+    suffix: str
+    keeps: frozenset[str]
 
 
 def _all(*but: str) -> frozenset[str]:
@@ -151,7 +161,12 @@ FORMATS: dict[str, Format] = {
         ),
     )
 }
-"""Every format by name."""
+"""Every format that is written, by name; it is read too."""
+
+READ_ONLY: dict[str, Reader] = {
+    "mmpose": Reader("mmpose", mmpose.read, ".json", _all("person scores", "track ids", "times", "image sizes")),
+}
+"""Those of others, by name."""
 
 
 def get_format(name: str, video: bool = False) -> Format:
@@ -165,6 +180,18 @@ def get_format(name: str, video: bool = False) -> Format:
     return FORMATS["jsonl" if name == "posezoo" and video else name]
 
 
+def get_reader(name: str) -> Format | Reader:
+    """The format called `name`, to read.
+
+    Raises:
+        UnknownNameError: there is no such format.
+    """
+    readers: dict[str, Format | Reader] = {**FORMATS, **READ_ONLY}
+    if name not in readers:
+        raise unknown_name("format", name, readers)
+    return readers[name]
+
+
 def open_writer(
     format: str,
     output: Path,
@@ -172,7 +199,7 @@ def open_writer(
     *,
     video: bool = False,
     per_frame: bool = False,
-    resume: bool = False,
+    resume: bool | jsonl.Resumed = False,
     name: Callable[[Result], str] | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> ResultWriter:
@@ -184,7 +211,7 @@ def open_writer(
         skeleton: of every result.
         video: the results are the frames of one video: they are told apart by their numbers, not by image.
         per_frame: a file for each image, where the format has one list for all.
-        resume: go on with the file that is there, see `posezoo.formats.jsonl.resume`.
+        resume: go on with the file that is there; or what `posezoo.formats.jsonl.resume` said of it just now.
         name: what to call the file of a result, where each has its own; None: as its image.
         run: what the results depend on, which JSON lines keep; `posezoo.formats.jsonl.resume` gives it back.
 
@@ -198,7 +225,9 @@ def open_writer(
     if resume and chosen.name != "jsonl":
         raise PosezooError(f"{chosen.name} files cannot be gone on with; JSON lines can: choose the format jsonl")
     target = output_path(chosen, output, per_frame)
-    return chosen.open(target, skeleton, Settings(video, per_frame, resume, name, run))
+    if resume is True:
+        jsonl.resume(target, skeleton)
+    return chosen.open(target, skeleton, Settings(video, per_frame, bool(resume), name, run))
 
 
 def output_path(format: Format, output: Path, per_frame: bool = False) -> Path:
@@ -227,7 +256,7 @@ def read_results(
 
     Args:
         path: the file or folder.
-        format: one of `FORMATS`; None: found out from what is in the file.
+        format: one of `FORMATS` or `READ_ONLY`; None: found out from what is in the file.
         skeleton: the keypoint set; None: the one that the file names, or coco17 where it names none.
 
     Raises:
@@ -237,7 +266,7 @@ def read_results(
     found = find_results(Path(path), format)
     if found.left_out:
         warnings.warn(f"not read: {brief(found.left_out)}", stacklevel=2)
-    return get_format(found.format).read(found.files, get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton)
+    return get_reader(found.format).read(found.files, get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton)
 
 
 def find_results(path: Path, format: str | None = None) -> Found:
@@ -245,7 +274,7 @@ def find_results(path: Path, format: str | None = None) -> Found:
     from posezoo.formats.guess import guess_format
 
     own = ["posezoo", "jsonl"] if format == "posezoo" else [format] if format else FORMATS
-    suffixes = {get_format(name).suffix for name in own}
+    suffixes = {get_reader(name).suffix for name in own}
     if path.is_dir():
         return find_files(path, format, suffixes)
     if not path.exists():

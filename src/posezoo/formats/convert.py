@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from posezoo.errors import PosezooError
-from posezoo.formats import KEPT, Format, find_results, get_format, open_writer, output_path
+from posezoo.formats import KEPT, Format, find_results, get_format, get_reader, open_writer, output_path
 from posezoo.formats.result import DEFAULT_SKELETON, Result
 from posezoo.skeletons import get_skeleton
 
@@ -66,7 +66,7 @@ def convert_results(
     """
     get_format(to)
     found = find_results(path, source)
-    files, read = found.files, get_format(found.format)
+    files, read = found.files, get_reader(found.format)
     records = read.read(files, None if skeleton is None else get_skeleton(skeleton))
     first = next(records, None)
     joints = get_skeleton(skeleton or DEFAULT_SKELETON) if first is None else first.poses.skeleton

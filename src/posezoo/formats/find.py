@@ -74,7 +74,8 @@ def find_files(folder: Path, format: str | None, suffixes: Collection[str]) -> F
 
 
 def _visible(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
+    files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
+    return sorted(files, key=lambda file: (file.stem, file.name))  # clip before clip-2
 
 
 def _kind(file: Path, format: str | None) -> str:

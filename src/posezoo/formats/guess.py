@@ -49,12 +49,15 @@ _HEADS = {
     "cmu": re.compile(rb'\{\s*"version"\s*:\s*[0-9.]+\s*,\s*"bodies"\s*:'),
 }
 _EXPECTED = (
-    "; expected results of posezoo, COCO, AlphaPose, OpenPose or CMU as JSON, or a table of people as CSV or Parquet"
+    "; expected results of posezoo, COCO, AlphaPose, OpenPose, CMU or MMPose as JSON, or a table of people as CSV or "
+    "Parquet"
 )
 
 
 def _of_list(path: Path) -> str:
     first: Any = next(islice(list_items(path), 1), {"keypoints": []})  # nobody at all
+    if isinstance(first, dict) and ("keypoint_scores" in first or "instances" in first):
+        return "mmpose"
     if isinstance(first, dict) and "keypoints" in first:
         return "alphapose" if "box" in first or "idx" in first else "coco"
     if isinstance(first, dict) and "bbox" in first:
@@ -70,6 +73,8 @@ def _of_object(path: Path) -> str:
         return "openpose"
     if "bodies" in table:
         return "cmu"
+    if "instance_info" in table:
+        return "mmpose"
     if "annotations" in table:
         raise PosezooError(f"{path} is a file of annotations, not of results{_EXPECTED}")
     found = ", ".join(json.dumps(key) for key in islice(table, 5)) or "nothing"

@@ -11,6 +11,7 @@ made with, for a run that goes on to be compared with; readers of results pass o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 from posezoo.errors import PosezooError
 from posezoo.files import make_folder
-from posezoo.formats.posezoo import RUN, from_table, to_table
+from posezoo.formats.posezoo import RUN, from_table, glance, to_table
 from posezoo.formats.result import Result, ResultWriter, Settings, check_skeleton
 from posezoo.formats.values import json_line, parse_json
 from posezoo.formats.writers import Blocks
@@ -34,45 +35,59 @@ def open_writer(output: Path, skeleton: Skeleton, settings: Settings) -> ResultW
 
 
 class JsonLines(ResultWriter):
-    """A line for each result, on the disk as soon as it is added."""
+    """A line for each result, on the disk as soon as it is added; an earlier file is as it was until the first is."""
 
     def __init__(
         self, path: Path, skeleton: Skeleton, append: bool = False, run: Mapping[str, Any] | None = None
     ) -> None:
-        """Begin the file anew, or go on with the one that is there.
+        """Make the folder.
 
         Args:
             path: the file.
             skeleton: of every result.
-            append: go on, after the last whole line.
+            append: go on with the file that is there, where `resume` has left it.
             run: what a file that begins says of the settings of all its lines.
 
         Raises:
-            PosezooError: it cannot be written, or goes on with a file of another skeleton or of another kind.
+            PosezooError: it cannot be written.
         """
         self._path, self._skeleton, self._append, self._run = path, skeleton, append, run
-        own = None if skeleton.name in list_skeletons() else skeleton
-        if append and (last := resume(path, own).last) is not None:
-            check_skeleton(last, skeleton)
+        self._blocks: Blocks | None = None
+        self._discarded = False
         try:
             make_folder(path.parent)
         except OSError as err:
             raise PosezooError(f"cannot make the folder {path.parent}: {err.strerror or err}") from None
-        self._blocks = Blocks(path, append=append)
+        if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+            raise PosezooError(f"cannot write {path}: it is {'a folder' if path.is_dir() else 'not to be written to'}")
 
     def add(self, record: Result) -> None:
         """Write the line of a result."""
         check_skeleton(record, self._skeleton)
-        first = {} if self._run is None or self._blocks.size else {RUN: dict(self._run)}
-        self._blocks.write(json_line({**to_table(record), **first}) + "\n")
+        line = to_table(record)
+        blocks = self._opened()
+        if self._run is not None and not blocks.size:
+            line[RUN] = dict(self._run)
+        blocks.write(json_line(line) + "\n")
+
+    def _opened(self) -> Blocks:
+        """The file, begun anew or gone on with."""
+        if self._blocks is None:
+            self._blocks = Blocks(self._path, append=self._append)
+        return self._blocks
 
     def close(self) -> list[Path]:
-        """Close the file."""
-        self._blocks.close()
+        """Close the file; one that nothing was added to is empty, or as it was where it is gone on with."""
+        if self._discarded:
+            return []
+        self._opened().close()
         return [self._path]
 
     def discard(self) -> None:
-        """Remove the file, unless it went on with an earlier one."""
+        """Remove the file, unless it went on with an earlier one, or nothing was added."""
+        self._discarded = True
+        if self._blocks is None:
+            return
         self._blocks.close()
         if not self._append:
             with suppress(OSError):
@@ -103,23 +118,28 @@ def resume(path: Path, skeleton: Skeleton | None = None) -> Resumed:
 
     Args:
         path: a file that an earlier run began; none at all is fine.
-        skeleton: where the file names one that is not posezoo's own.
+        skeleton: of the results to come; None: whichever of posezoo's own the file names.
 
     Raises:
-        PosezooError: it is no such file, and is then left as it is; or it cannot be written.
+        PosezooError: it is no such file or of another skeleton, and is then left as it is; or it cannot be written.
     """
     if not path.exists():
         return Resumed()
-    lines, whole, last, track_id = 0, 0, None, -1
+    lines, whole, track_id, line = 0, 0, -1, None
     images, run = set(), None
     for whole, table, where in _lines(path, ended=True):  # noqa: B007
-        last = from_table(table, where, skeleton)
+        key, track_ids = glance(table, where)
         run = table.get(RUN) if lines == 0 else run
-        lines += 1
-        if last.frame is None:
-            images.add(last.image)
-        if last.poses.track_ids is not None:
-            track_id = max(track_id, *last.poses.track_ids.tolist())
+        lines, line = lines + 1, (table, where)
+        if key.frame is None:
+            images.add(key.image)
+        track_id = max([track_id, *track_ids])
+    last = None
+    if line is not None:
+        own = None if skeleton is None or skeleton.name in list_skeletons() else skeleton
+        last = from_table(*line, own)
+        if skeleton is not None:
+            check_skeleton(last, skeleton)
     try:
         with path.open("r+b") as file:
             file.truncate(whole)

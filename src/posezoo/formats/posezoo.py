@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from posezoo.errors import PosezooError, unknown_name
-from posezoo.formats.result import Person, Result, ResultWriter, Settings, read_key, to_result
+from posezoo.formats.result import Key, Person, Result, ResultWriter, Settings, read_key, to_result
 from posezoo.formats.values import json_line, number, numbers, optional, parse_json, rounded, whole
 from posezoo.formats.writers import FileEach
 from posezoo.skeletons import Skeleton, get_skeleton
@@ -121,6 +121,15 @@ def from_table(table: Any, where: str, skeleton: Skeleton | None = None) -> Resu
     Raises:
         PosezooError: as of `from_json`.
     """
+    key, _ = glance(table, where)
+    skeleton = get_skeleton(str(table["skeleton"])) if skeleton is None else skeleton
+    order = _order(table["joints"], skeleton, where)
+    people = [_person(person, order, f"{where}, person {row}") for row, person in enumerate(table["people"])]
+    return to_result(key, people, skeleton, where)
+
+
+def glance(table: Any, where: str) -> tuple[Key, list[int]]:
+    """Whose people parsed JSON is of, and their track ids, without a look at their joints; errors as of `from_json`."""
     if not isinstance(table, dict) or table.get("format") != VERSION:
         found = repr(table.get("format")) if isinstance(table, dict) else f"a {type(table).__name__}"
         raise PosezooError(f"{where} is not in the posezoo format: 'format' is {found}, expected '{VERSION}'")
@@ -128,12 +137,16 @@ def from_table(table: Any, where: str, skeleton: Skeleton | None = None) -> Resu
     if not isinstance(table.get(RUN, {}), dict):
         raise PosezooError(f"{where}: '{RUN}' is {table[RUN]!r}, expected an object")
     key = read_key(table, where)
-    skeleton = get_skeleton(str(table["skeleton"])) if skeleton is None else skeleton
-    order = _order(table["joints"], skeleton, where)
     if not isinstance(table["people"], list):
         raise PosezooError(f"{where}: 'people' must be a list")
-    people = [_person(person, order, f"{where}, person {row}") for row, person in enumerate(table["people"])]
-    return to_result(key, people, skeleton, where)
+    ids = (_track_id(person, f"{where}, person {row}") for row, person in enumerate(table["people"]))
+    return key, [track_id for track_id in ids if track_id is not None]
+
+
+def _track_id(person: Any, where: str) -> int | None:
+    if not isinstance(person, dict):
+        raise PosezooError(f"{where} is {person!r}, expected an object")
+    return optional(whole, person.get("track_id"), f"{where}: 'track_id'")  # type: ignore[no-any-return]
 
 
 def _check_keys(table: dict[str, Any], known: Sequence[str], needed: Sequence[str], where: str) -> None:
@@ -159,8 +172,7 @@ def _order(joints: Any, skeleton: Skeleton, where: str) -> list[int]:
 
 
 def _person(person: Any, order: list[int], where: str) -> Person:
-    if not isinstance(person, dict):
-        raise PosezooError(f"{where} is {person!r}, expected an object")
+    track_id = _track_id(person, where)
     _check_keys(person, _PERSON_KEYS, ("box", "box_score", "keypoints"), where)
     keypoints = person["keypoints"]
     if not isinstance(keypoints, list) or len(keypoints) != len(order):
@@ -172,7 +184,7 @@ def _person(person: Any, order: list[int], where: str) -> Person:
         numbers(person["box"], 4, f"{where}: 'box'"),
         number(person["box_score"], f"{where}: 'box_score'"),
         optional(number, person.get("score"), f"{where}: 'score'"),
-        optional(whole, person.get("track_id"), f"{where}: 'track_id'"),
+        track_id,
     )
 
 

@@ -183,7 +183,7 @@ class Settings:
     Attributes:
         video: the results are the frames of one video, not pictures.
         per_frame: a file for each picture or frame where the format has one list for all.
-        resume: go on with the file that is there.
+        resume: go on at the end of the file that is there.
         name: what to call the file of a result, without suffix; None: as its picture, with the frame's number.
         run: what the results depend on, for a run that goes on; of formats of lines.
     """

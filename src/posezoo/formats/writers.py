@@ -16,6 +16,7 @@ from posezoo.formats.values import json_line
 from posezoo.skeletons import Skeleton
 
 NumberOrName = int | str
+_NUMBER = re.compile(r"_[0-9]{12}$")  # of a frame, at the end of its name
 
 
 class Blocks:
@@ -188,19 +189,35 @@ class FileEach(ResultWriter):
             PosezooError: the folder cannot be made.
         """
         self._folder, self._skeleton, self._text, self._ending = folder, skeleton, text, ending
-        self._name = settings.name or FileNames(settings.video)
+        self._settings, self._name = settings, settings.name or FileNames(settings.video)
+        self._videos: set[str] = set()  # stems of those that have a frame
         try:
             make_folder(folder)
         except OSError as err:
             raise PosezooError(f"cannot make the folder {folder}: {err.strerror or err}") from None
 
     def add(self, record: Result) -> Path:
-        """Write the file of a result."""
+        """Write the file of a result; with the first frame of a video those go that an earlier run made of it."""
         check_skeleton(record, self._skeleton)
         text = self._text(record)
-        path = self._folder / f"{self._name(record)}{self._ending}"
+        name = self._name(record)
+        if self._settings.video and record.frame is not None and (stem := _NUMBER.sub("", name)) not in self._videos:
+            self._videos.add(stem)
+            self._forget(stem)
+        path = self._folder / f"{name}{self._ending}"
         write_atomic(path, text)
         return path
+
+    def _forget(self, stem: str) -> None:
+        """Remove the frames of a video that are there: beyond the last new one they would be taken for new."""
+        try:
+            for file in list(self._folder.iterdir()):
+                name = file.name.removesuffix(self._ending)
+                if name != file.name and name != stem and _NUMBER.sub("", name) == stem:
+                    file.unlink()
+        except OSError as err:
+            reason = err.strerror or err
+            raise PosezooError(f"cannot remove the older frames of {self._folder / stem}: {reason}") from None
 
     def close(self) -> list[Path]:
         """Nothing is left to do: the files are whole."""
@@ -213,26 +230,43 @@ class FileEach(ResultWriter):
 class FileNames:
     """What to call the file of each result: the stem of its picture; where several share one, the later get -2, -3, ...
 
-    Frames of a video have its stem and their number in twelve digits, as OpenPose calls them. No name starts with a
-    dot, since hidden files are not read back. Case does not tell names apart, since it does not on every file system.
+    Frames of a video have its stem, found in the same way, and their number in twelve digits, as OpenPose calls them.
+    No name starts with a dot, since hidden files are not read back. Case does not tell names apart, since it does not
+    on every file system.
     """
 
     def __init__(self, video: bool) -> None:
         """Frame numbers count only in a video."""
         self._video = video
         self._taken: set[str] = set()
+        self._like_frames: set[str] = set()  # stems of pictures whose names end in a number of frames
+        self._stems: dict[str, str] = {}  # of videos
 
     def __call__(self, record: Result) -> str:
         """The name, without suffix."""
         stem = re.sub(r'^\.|[\x00-\x1f<>:"/\\|?*]', "_", PurePath(record.image).stem) or "image"
         if self._video and record.frame is not None:
-            return f"{stem}_{record.frame:012d}"
+            if record.image not in self._stems:
+                self._stems[record.image] = self._free(stem, self._like_frames.__contains__)
+            return f"{self._stems[record.image]}_{record.frame:012d}"
+        name = self._free(stem, self._is_frame)
+        if _NUMBER.search(name):
+            self._like_frames.add(_NUMBER.sub("", name.lower()))
+        return name
+
+    def _free(self, stem: str, clashes: Callable[[str], bool]) -> str:
+        """The first of stem, stem-2, stem-3, ... that is not taken, and in small letters does not clash."""
         name, count = stem, 1
-        while name.lower() in self._taken:
+        while name.lower() in self._taken or clashes(name.lower()):
             count += 1
             name = f"{stem}-{count}"
         self._taken.add(name.lower())
         return name
+
+    def _is_frame(self, name: str) -> bool:
+        """Whether a frame of one of the videos may be called so."""
+        stem = _NUMBER.sub("", name)
+        return stem != name and stem in map(str.lower, self._stems.values())
 
 
 class ImageIds:

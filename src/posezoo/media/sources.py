@@ -127,6 +127,7 @@ class PictureFiles(Source):
 
     Attributes:
         paths: of the files that the span takes.
+        indices: their numbers among all, from 0.
     """
 
     kind = PICTURES
@@ -139,14 +140,14 @@ class PictureFiles(Source):
             raise PosezooError(f"{name}: pictures have no times; give start and end as frames, such as 120f")
         if (span.frame(0) or 0) >= len(paths):
             raise PosezooError(f"{name} ends before the start: its last picture is {len(paths) - 1}f")
-        self._indices = range(len(paths))[span.frame(0) or 0 : span.frame(1) : span.every]
-        self.paths = [paths[index] for index in self._indices]
+        self.indices = range(len(paths))[span.frame(0) or 0 : span.frame(1) : span.every]
+        self.paths = [paths[index] for index in self.indices]
         self.failed.extend(failed)
         self.total = len(self.paths)
         self._max_megapixels = max_megapixels
 
     def _read(self) -> Iterator[Frame]:
-        for index, path in zip(self._indices, self.paths, strict=True):
+        for index, path in zip(self.indices, self.paths, strict=True):
             try:
                 image = read_image(path, self._max_megapixels)
             except PosezooError as err:
@@ -337,8 +338,8 @@ def open_source(
         return PipedPictures(span, sys.stdin.buffer, max_megapixels)
     if _ADDRESS.match(name) and not name.lower().startswith("file://"):
         return Stream(name, span, timeout_s)
-    path = Path(name.removeprefix("file://")).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(name.removeprefix("file://")))
+    if not os.path.exists(path):  # Path raises where no file can have the name
         camera = _CAMERA.fullmatch(name)
         if camera:
             return Camera(int(camera[1]), span, timeout_s)
@@ -398,9 +399,9 @@ def read_list(path: Path) -> tuple[list[Path], list[Failure]]:
     failed: list[Failure] = []
     entries = list_entries(path)
     for entry in entries:
-        beside = path.parent / Path(entry).expanduser()
+        beside = path.parent / os.path.expanduser(entry)
         try:
-            given = beside if beside.exists() or glob.has_magic(entry) else Path(entry)
+            given = beside if os.path.exists(beside) or glob.has_magic(entry) else Path(entry)
             for each in find_images(os.fspath(given)):
                 found.setdefault(each.resolve(), each)
         except PosezooError as err:

@@ -25,6 +25,7 @@ from posezoo.errors import PosezooError
 Image = NDArray[np.uint8]
 TIMEOUT_S = 10.0
 _DAMAGED_IN_A_ROW = 1000  # a reader that meets nothing else is no longer reading a video
+_TOO_FAST = 1000  # frames a second: some files have the ticks of their clock there
 _TRIES = 30  # where it is not known how many frames there are
 _MP4_BOXES = frozenset([b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"sidx", b"moof"])
 
@@ -105,7 +106,7 @@ class _PyavDecoder:
                 raise _no_frames(name)
             self._origin = self._ahead[1].time
             rate = self._stream.average_rate or self._stream.guessed_rate
-            self.fps = float(rate) if rate else None
+            self.fps = _believed(rate)
             self.total = self._stream.frames or _by_duration(self._stream.duration, self._stream.time_base, rate)
             width, height = self._ahead[1].width, self._ahead[1].height
             self.size_wh = (height, width) if _quarter_turns(self._ahead[1]) % 2 else (width, height)
@@ -178,7 +179,7 @@ class _OpencvDecoder:
             self.close()
             raise _no_frames(name)
         rate, total = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.fps = rate if 0 < rate < 1000 else None
+        self.fps = _believed(rate)
         self.total = int(total) if 0 < total < 1e9 else None
         self.size_wh = (
             int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
@@ -246,6 +247,11 @@ class _OpencvDecoder:
 def _is_cover(stream: Any) -> bool:
     """A picture of the sleeve in an audio file is no video."""
     return "attached_pic" in str(stream.disposition).lower()
+
+
+def _believed(rate: Fraction | float | None) -> float | None:
+    """Frames a second as a file says them; None for what is a clock's ticks, or nothing."""
+    return float(rate) if rate and 0 < rate < _TOO_FAST else None
 
 
 def _by_duration(duration: int | None, time_base: Fraction | None, rate: Fraction | None) -> int | None:

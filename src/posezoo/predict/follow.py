@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from posezoo.predict.request import FPS, MIN_SCORE, Request
+from posezoo.predict.request import MIN_SCORE, Request
 from posezoo.skeletons import Skeleton
 from posezoo.stopwatch import Watch
 from posezoo.suppress import person_scores
@@ -49,19 +49,15 @@ def _least_score(request: Request, estimator: Estimator) -> float:
 class Follow:
     """Gives the people of a sequence their ids, and smooths their joints where that is wanted."""
 
-    def __init__(
-        self, request: Request, skeleton: Skeleton, watch: Watch, fps: float | None = None, first_id: int = 1
-    ) -> None:
+    def __init__(self, request: Request, skeleton: Skeleton, watch: Watch, first_id: int = 1) -> None:
         """Start with nobody.
 
         Args:
             request: which tracker, and whether to smooth.
             skeleton: of the poses to come.
             watch: is told of the steps "track" and "smooth".
-            fps: of the source.
             first_id: the first id that is given; those before are of an earlier run.
         """
-        rate = fps or request.fps or FPS
         self.people = 0
         self._watch, self._before = watch, first_id - 1
         if request.track == "flow":
@@ -71,15 +67,15 @@ class Follow:
         else:
             from posezoo.track import Tracker
 
-            self._tracker = Tracker(skeleton, fps=rate)
+            self._tracker = Tracker(skeleton)
         self._smoother = None
         if request.smooth:
             from posezoo.smooth import OneEuro
 
-            self._smoother = OneEuro(skeleton, fps=rate)
+            self._smoother = OneEuro(skeleton)
 
-    def __call__(self, poses: Poses, image_rgb: NDArray[np.uint8], time_s: float | None) -> Poses:
-        """The people of the next frame with their ids."""
+    def __call__(self, poses: Poses, image_rgb: NDArray[np.uint8], time_s: float) -> Poses:
+        """The people of the next frame, which was at `time_s`, with their ids."""
         with self._watch("track"):
             poses = self._tracker(poses, image_rgb, time_s)
             assert poses.track_ids is not None

@@ -14,9 +14,10 @@ from posezoo.media.ahead import Ahead, one_opencv_thread
 from posezoo.media.sources import LIVE, Frame, Source
 from posezoo.predict.again import check_same, run_settings
 from posezoo.predict.follow import Follow, Keep
-from posezoo.predict.record import Drawn, Recorder, results_path
+from posezoo.predict.record import Drawn, Recorder, Seen, results_path
 from posezoo.predict.report import Report
 from posezoo.predict.request import Request
+from posezoo.skeletons import Skeleton
 from posezoo.stopwatch import Watch, timed
 from posezoo.stream import estimate_frames, read_frames
 from posezoo.types import Poses
@@ -53,21 +54,21 @@ def predict_frames(
     """
     watch, began = report.profile, time.perf_counter()
     settings = run_settings(request)
-    before = _done_before(request, source, name, settings)
-    goes_on_at = None if before is None or before.last is None else (before.last.frame or 0) + 1
+    before = _done_before(request, source, name, settings, estimator.skeleton)
     _check_boxes(estimator, source)
     _forget(estimator)
     keep = Keep(request, estimator)
     first_id = 1 if before is None else max(before.next_track_id, 1)
-    follow = Follow(request, estimator.skeleton, watch, source.fps, first_id) if request.follows else None
+    follow = Follow(request, estimator.skeleton, watch, first_id) if request.follows else None
 
-    def followed(found: Iterator[tuple[Frame, Poses]]) -> Iterator[tuple[Frame, Poses]]:
+    def followed(found: Iterator[tuple[Frame, Poses]]) -> Iterator[Seen]:
         for frame, poses in found:
             kept = keep(poses)
-            yield frame, kept if follow is None else follow(kept, frame.image_rgb, frame.time_s)
+            passed_s = request.seconds(frame.index, source.fps) if frame.time_s is None else frame.time_s
+            yield Seen(frame, kept if follow is None else follow(kept, frame.image_rgb, passed_s), passed_s)
 
-    recorder = Recorder(request, name, estimator.skeleton, source.fps, watch, goes_on_at, settings)
-    with recorder, one_opencv_thread(), read_frames(source, after=(goes_on_at or 0) - 1, watch=watch) as feed:
+    recorder = Recorder(request, name, estimator.skeleton, source.fps, watch, before, settings)
+    with recorder, one_opencv_thread(), read_frames(source, after=(recorder.goes_on_at or 0) - 1, watch=watch) as feed:
         found = followed(estimate_frames(estimator, source, feed, watch))
         with (
             Ahead(recorder.draw, found, _waiting, threads=recorder.painter.threads, most=MOST_WAITING) as drawn,
@@ -79,7 +80,7 @@ def predict_frames(
             report.fail(source.name, error)
     seconds = time.perf_counter() - began
     report.seconds += seconds
-    report.videos.append(_row(source, recorder, follow, goes_on_at, seconds))
+    report.videos.append(_row(source, recorder, follow, seconds))
 
 
 def _run(
@@ -102,14 +103,16 @@ def _run(
         report.fail(source.name, err)
 
 
-def _done_before(request: Request, source: Source, name: str, settings: Mapping[str, Any]) -> jsonl.Resumed | None:
+def _done_before(
+    request: Request, source: Source, name: str, settings: Mapping[str, Any], skeleton: Skeleton
+) -> jsonl.Resumed | None:
     """What an earlier run left, where it is to be gone on with."""
     if not request.resume:
         return None
     if source.kind == LIVE:
         raise PosezooError(f"{source.name} cannot be gone on with: what it showed is over; run it without --resume")
     file = results_path(request, name)
-    before = jsonl.resume(file)
+    before = jsonl.resume(file, skeleton)
     check_same(before.run, settings, file)
     return before
 
@@ -128,17 +131,15 @@ def _forget(estimator: Estimator) -> None:
         reset()
 
 
-def _waiting(item: tuple[Frame, Poses]) -> int:
-    return item[0].image_rgb.nbytes
+def _waiting(item: Seen) -> int:
+    return item.frame.image_rgb.nbytes
 
 
 def _waiting_drawn(item: Drawn) -> int:
     return 0 if item.image_rgb is None else item.image_rgb.nbytes
 
 
-def _row(
-    source: Source, recorder: Recorder, follow: Follow | None, goes_on_at: int | None, seconds: float
-) -> dict[str, Any]:
+def _row(source: Source, recorder: Recorder, follow: Follow | None, seconds: float) -> dict[str, Any]:
     """A row of `Report.videos`."""
     return {
         "source": source.name,
@@ -147,7 +148,7 @@ def _row(
         "tracks": None if follow is None else follow.people,
         "skipped": source.skipped,
         "dropped": getattr(source, "dropped", 0),
-        "resumed": goes_on_at,
+        "resumed": recorder.goes_on_at,
         "seconds": round(seconds, 4),
         "fps": round(recorder.frames / seconds, 3) if seconds else 0.0,
         **recorder.files,

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from posezoo.errors import PosezooError
 from posezoo.files import make_folder
+from posezoo.formats import get_format
+from posezoo.predict.request import Request
 
 
 def output_names(paths: Sequence[Path], others: Collection[str] = ()) -> dict[Path, str]:
@@ -36,6 +38,12 @@ def output_names(paths: Sequence[Path], others: Collection[str] = ()) -> dict[Pa
         taken.add(name.lower())
         names[path] = name
     return names
+
+
+def list_names(request: Request) -> set[str]:
+    """What no video may be called, in lower case: the one file of all pictures is, where the format has one."""
+    chosen = get_format(request.format)
+    return set() if chosen.each or request.per_frame else {PurePath(chosen.file).stem.lower()}
 
 
 def source_name(source: str, taken: set[str]) -> str:

@@ -41,13 +41,13 @@ class Painter:
             self._options["trails"] = self._trails
         self.threads = 1 if look.trails else None
 
-    def __call__(self, image_rgb: Image, poses: Poses, time_s: float | None = None, spare: bool = False) -> Image:
+    def __call__(self, image_rgb: Image, poses: Poses, time_s: float, spare: bool = False) -> Image:
         """The picture with the people on it.
 
         Args:
             image_rgb: (H, W, 3) uint8.
             poses: the people.
-            time_s: when that was.
+            time_s: when that was, in seconds.
             spare: nobody needs `image_rgb` any more: it may be drawn upon.
         """
         if self._trails is not None:

@@ -18,7 +18,7 @@ from posezoo.media.images import open_image, write_image
 from posezoo.predict.follow import Follow, Keep
 from posezoo.predict.paint import Painter
 from posezoo.predict.report import Report
-from posezoo.predict.request import FPS, Request
+from posezoo.predict.request import Request
 from posezoo.stopwatch import timed
 from posezoo.stream import MOST_AHEAD, Found, estimate_files
 
@@ -26,12 +26,24 @@ if TYPE_CHECKING:
     from posezoo.estimator import Estimator
 
 
+class Numbered(NamedTuple):
+    """A picture file.
+
+    Attributes:
+        path: of the file.
+        number: of the picture in the sequence that all sources are, one after the other; those not wanted count.
+    """
+
+    path: Path
+    number: int
+
+
 class _Kept(NamedTuple):
-    """A picture with the people that are reported."""
+    """A picture with the people that are reported, and its time, counted by its number."""
 
     path: Path
     found: Found
-    time_s: float | None
+    passed_s: float
 
 
 class _Outcome(NamedTuple):
@@ -43,7 +55,7 @@ class _Outcome(NamedTuple):
 
 
 def predict_pictures(
-    paths: Sequence[Path],
+    numbered: Sequence[Numbered],
     names: dict[Path, str],
     request: Request,
     estimator: Estimator,
@@ -53,7 +65,7 @@ def predict_pictures(
     """Find the people in every picture and write what was found.
 
     Args:
-        paths: of the pictures, in their order.
+        numbered: the pictures in their order.
         names: what to call the results of each.
         request: what to do with the results.
         estimator: finds the people.
@@ -63,6 +75,7 @@ def predict_pictures(
     Raises:
         PosezooError: what concerns all pictures. What concerns one is in the report.
     """
+    paths = [picture.path for picture in numbered]
     if isinstance(estimator.detector, BoxesFile):
         estimator.detector.check_has_any(map(str, paths))
     chosen = get_format(request.format)
@@ -75,8 +88,11 @@ def predict_pictures(
         name=lambda result: names[Path(result.image)],
     )
     each = chosen.each or request.per_frame
-    # a list of a part would look like a whole one; lines are known to end anywhere
-    stop = writer.close if chosen.name == "jsonl" else writer.discard
+
+    def stop() -> None:
+        """A list of a part would look like a whole one; lines are known to end anywhere. Nothing is no result."""
+        (writer.close if chosen.name == "jsonl" and report.written else writer.discard)()
+
     pictures = _Pictures(request, estimator, names, report, writer if each else None)
     began = time.perf_counter()
     try:
@@ -90,7 +106,7 @@ def predict_pictures(
             ) as found,
             Ahead(
                 pictures.write,
-                pictures.kept(zip(paths, found, strict=True)),
+                pictures.kept(zip(numbered, found, strict=True)),
                 _picture_bytes,
                 threads=pictures.painter.threads,
                 most=MOST_AHEAD,
@@ -105,7 +121,7 @@ def predict_pictures(
                 report.interrupted = True
                 for outcome in outcomes.stop():
                     _note(outcome, report, writer)
-        if report.interrupted:
+        if report.interrupted or not report.written:
             stop()
         files = writer.close()
         report.results = None if each or not files else os.fspath(files[0])
@@ -130,18 +146,18 @@ class _Pictures:
     def __post_init__(self) -> None:
         self.painter = Painter(self.request.look, self.estimator.skeleton)
 
-    def kept(self, found: Iterator[tuple[Path, Found]]) -> Iterator[_Kept]:
+    def kept(self, found: Iterator[tuple[Numbered, Found]]) -> Iterator[_Kept]:
         """Whoever stays, followed from picture to picture where that is wanted."""
         request, watch = self.request, self.report.profile
         keep = Keep(request, self.estimator)
         follow = Follow(request, self.estimator.skeleton, watch) if request.follows else None
-        for index, (path, (picture, poses)) in enumerate(found):
-            time_s = index / (request.fps or FPS) if follow else None
+        for (path, number), (picture, poses) in found:
+            passed_s = request.seconds(number)
             if picture is not None and not isinstance(poses, PosezooError):
                 poses = keep(poses)
                 if follow:
-                    poses = follow(poses, picture.image_rgb, time_s)
-            yield _Kept(path, Found(picture, poses), time_s)
+                    poses = follow(poses, picture.image_rgb, passed_s)
+            yield _Kept(path, Found(picture, poses), passed_s)
 
     def write(self, kept: _Kept) -> _Outcome:
         """The files of one picture, and what the report says of it."""
@@ -151,7 +167,7 @@ class _Pictures:
             return _Outcome(kept.path, err)
 
     def _write(self, kept: _Kept) -> _Outcome:
-        path, (picture, poses), time_s = kept
+        path, (picture, poses), passed_s = kept
         if isinstance(poses, PosezooError):
             raise poses
         assert picture is not None
@@ -159,7 +175,7 @@ class _Pictures:
         written: dict[str, Any] = {"image": os.fspath(path), "people": len(poses)}
         if self.request.pictures:
             with watch("draw"):
-                drawn = self.painter(image, poses, time_s)
+                drawn = self.painter(image, poses, passed_s)
             file = self.request.output / self.request.pictures_folder / f"{self.names[path]}.jpg"
             with watch("write images"):
                 write_image(file, drawn)

@@ -14,14 +14,29 @@ from numpy.typing import NDArray
 
 from posezoo.errors import PosezooError
 from posezoo.formats import Result, get_format, open_writer
+from posezoo.formats.jsonl import Resumed
 from posezoo.media.images import write_image
 from posezoo.media.sources import Frame
 from posezoo.media.writer import VideoWriter
 from posezoo.predict.paint import Painter
-from posezoo.predict.request import FPS, Request
+from posezoo.predict.request import Request
 from posezoo.skeletons import Skeleton
 from posezoo.stopwatch import Watch
 from posezoo.types import Poses
+
+
+class Seen(NamedTuple):
+    """A frame and the people in it.
+
+    Attributes:
+        frame: as its source gave it.
+        poses: those who are reported.
+        passed_s: its time, counted by its number where the source says none.
+    """
+
+    frame: Frame
+    poses: Poses
+    passed_s: float
 
 
 class Drawn(NamedTuple):
@@ -41,6 +56,7 @@ class Recorder:
         painter: draws.
         results: the file or folder of the results.
         files: what there is once the block has ended: "results" and "video".
+        goes_on_at: the frame at which a resumed run goes on; None: it begins anew.
         frames: those written so far.
         people: in all of them together.
         problem: why the video was given up, or the results could not be ended.
@@ -53,10 +69,10 @@ class Recorder:
         skeleton: Skeleton,
         fps: float | None,
         watch: Watch,
-        goes_on_at: int | None = None,
+        before: Resumed | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Open the results file.
+        """See that the results can be written; nothing of an earlier run is gone before the first frame comes.
 
         Args:
             request: what is wanted.
@@ -64,12 +80,12 @@ class Recorder:
             skeleton: of all people.
             fps: of the source.
             watch: is told of the steps "draw", "write results" and "write images".
-            goes_on_at: the frame at which a resumed run goes on; None: it begins anew. A video file has an end that
-                nothing can be added to, so that the annotated video of the rest is a file of its own.
+            before: what an earlier run left that is gone on with. A video file has an end that nothing can be added
+                to, so that the annotated video of the rest is a file of its own.
             settings: what the results depend on, see `posezoo.predict.again`.
 
         Raises:
-            PosezooError: the results cannot be written, or gone on with.
+            PosezooError: the results cannot be written.
         """
         self.painter = Painter(request.look, skeleton)
         self.results = results_path(request, name)
@@ -78,30 +94,29 @@ class Recorder:
         self.problem: PosezooError | None = None
         self._broken: PosezooError | None = None
         self._request, self._watch = request, watch
-        self._fps = (fps or request.fps or FPS) / request.every
-        part = "" if goes_on_at is None else f"-from{goes_on_at}"
+        self._fps = request.rate(fps) / request.every
+        self.goes_on_at = None if before is None or before.last is None else (before.last.frame or 0) + 1
+        part = "" if self.goes_on_at is None else f"-from{self.goes_on_at}"
         shown = request.video_name.replace("{}", name)
         self._video_path = request.output / f"{shown}{part}.{request.video_format}"
         self._draws = request.write_videos or request.frame_pictures
         self._video: VideoWriter | None = None
-        resume = goes_on_at is not None
         self._writer = open_writer(
             request.format,
             self.results,
             skeleton,
             video=True,
             per_frame=request.per_frame,
-            resume=resume,
+            resume=before or False,
             run=settings,
         )
-        self._resumed = resume
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         try:
-            if self.frames == 0 and not self._resumed:
+            if self.frames == 0 and self.goes_on_at is None:
                 self._writer.discard()
                 if self.results.is_dir():
                     with suppress(OSError):  # somebody else's files are in it
@@ -112,15 +127,15 @@ class Recorder:
             self.problem = err
         self._end_video()
 
-    def draw(self, item: tuple[Frame, Poses]) -> Drawn:
+    def draw(self, seen: Seen) -> Drawn:
         """The annotated picture of a frame."""
-        frame, poses = item
+        frame, poses, passed_s = seen
         image = frame.image_rgb
         size_wh = (image.shape[1], image.shape[0])
         drawn = None
         if self._draws and self.problem is None:
             with self._watch("draw"):
-                drawn = self.painter(image, poses, frame.time_s, spare=True)
+                drawn = self.painter(image, poses, passed_s, spare=True)
         return Drawn(Result(poses, frame.name, frame.index, frame.time_s, size_wh), drawn)
 
     def write(self, drawn: Drawn) -> None:

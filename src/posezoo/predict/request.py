@@ -98,9 +98,12 @@ class Request:
 
     def __post_init__(self) -> None:
         from posezoo.draw import get_theme
+        from posezoo.media.images import check_megapixels
         from posezoo.media.span import make_span
 
         chosen = get_format(self.format)
+        if self.max_megapixels is not None:
+            check_megapixels(self.max_megapixels)
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise PosezooError(f"min-score must be between 0 and 1, but is {self.min_score:g}")
         if self.per_frame and not (chosen.each or chosen.lists):
@@ -116,6 +119,14 @@ class Request:
             raise PosezooError(f"fps must be above 0 and at most 1000, but is {self.fps:g}")
         get_theme(self.look.theme)
         make_span(self.start, self.end, self.every)
+
+    def rate(self, fps: float | None = None) -> float:
+        """Frames a second of a source that says so itself (`fps`), or does not."""
+        return fps or self.fps or FPS
+
+    def seconds(self, index: int, fps: float | None = None) -> float:
+        """The time of a frame that says none, by its number in its source, whose own rate is `fps`."""
+        return index / self.rate(fps)
 
     @property
     def write_videos(self) -> bool:

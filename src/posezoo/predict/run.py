@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posezoo.errors import PosezooError
+from posezoo.files import matching
 from posezoo.media.images import SUFFIXES
 from posezoo.media.sources import PictureFiles, Source, open_source
 from posezoo.predict.frames import predict_frames
-from posezoo.predict.names import output_names, prepare_output, source_name
-from posezoo.predict.pictures import predict_pictures
+from posezoo.predict.names import list_names, output_names, prepare_output, source_name
+from posezoo.predict.pictures import Numbered, predict_pictures
 from posezoo.predict.report import Report
 from posezoo.predict.request import Request
 from posezoo.stopwatch import watch_estimator
@@ -39,13 +41,16 @@ def predict(request: Request, open_estimator: Callable[[], Estimator], progress:
     """
     report = Report()
     opened = _Opened(open_estimator, request, report)
-    paths: dict[Path, Path] = {}  # of the pictures of all sources, each once
-    taken: set[str] = set()  # names
+    pictures: dict[Path, Numbered] = {}  # those of all sources, each once
+    count = 0  # of those that the sources so far have, wanted or not
+    lists = list_names(request)
+    taken = set(lists)
     with closing(_sources(request, report)) as sources, opened:
         for source in sources:
             if isinstance(source, PictureFiles):
-                for path in source.paths:
-                    paths.setdefault(path.resolve(), path)
+                for index, path in zip(source.indices, source.paths, strict=True):
+                    pictures.setdefault(path.resolve(), Numbered(path, count + index))
+                count += source.indices.stop
                 continue
             prepare_output(request.output, _files(source))
             estimator, name = opened(), source_name(source.name, taken)
@@ -55,11 +60,12 @@ def predict(request: Request, open_estimator: Callable[[], Estimator], progress:
                 report.fail(source.name, err)
             if report.interrupted:
                 break
-        report.total = len(paths)
-        if paths and not report.interrupted:
-            pictures = list(paths.values())
-            prepare_output(request.output, pictures)
-            predict_pictures(pictures, output_names(pictures, taken), request, opened(), report, progress)
+        report.total = len(pictures)
+        if pictures and not report.interrupted:
+            paths = [picture.path for picture in pictures.values()]
+            prepare_output(request.output, paths)
+            names = output_names(paths, taken - lists)
+            predict_pictures(list(pictures.values()), names, request, opened(), report, progress)
     return report
 
 
@@ -85,11 +91,11 @@ def _sources(request: Request, report: Report) -> Generator[Source, None, None]:
 
 def videos_of(spec: str) -> list[str]:
     """The videos that a folder or a glob stands for where it has no pictures; anything else is itself."""
-    path = Path(spec).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(spec))
+    if os.path.isdir(path):
         found = list(path.iterdir())
-    elif not path.exists() and "://" not in spec and glob.has_magic(spec):
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+    elif not os.path.exists(path) and "://" not in spec and glob.has_magic(spec):
+        found = list(map(Path, matching(path)))
     else:
         return [spec]
     if any(file.suffix.lower() in SUFFIXES for file in found):
