@@ -190,7 +190,8 @@ def of_network(
     runtime = TorchRuntime(module, device.type, precision=precision)
     pipeline = OnDevice(spec, runtime, batch_size=load.batch_size)
     uploaded, where, from_crop = stream.on_device(spec, device)
-    milliseconds = timed(lambda: pipeline._compute(uploaded, where, from_crop), load.rounds, device)
+    with pipeline._computing():
+        milliseconds = timed(lambda: pipeline._compute(uploaded, where, from_crop), load.rounds, device)
     how = "CUDA graph" if pipeline.graphs else "eager"
     yield rated(base, entry, peak, what="device", how=how, milliseconds=milliseconds)
     for what, milliseconds in (
