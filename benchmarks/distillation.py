@@ -126,7 +126,7 @@ def run(
         "model": {"arch": ARCH, "backbone": "init/mobilenetv2_1.0_pose_backbone.npz", "freeze": 16},
         "data": {"root": data, "train": [{**source, "images": images} for source in sources], "least_joints": 0},
         "input": {"size_wh": SIZE_WH, "mean": [0.5] * 3, "std": [0.5] * 3},
-        "target": {"sigma": 1.5, "refine": "dark"},
+        "target": {"sigma": 1.5, "refine": "dark", "joint_weights": True},
         "distill": {"teachers": [{"model": "embedded"}] if weight else [], "heatmap": weight},
         "augment": {"rotation_deg": 40, "colour": 0.5, "shift": 0.05},
         "optimiser": {"lr": 2e-3, "batch_size": 8, "clip": 5, "ema": 0.99},

@@ -21,7 +21,9 @@ torch = pytest.importorskip("torch")
 from posezoo.data.check import check_dataset  # noqa: E402
 from posezoo.data.pictures import MISSING, OTHER_SIZE, UNREADABLE, look, read_labelled  # noqa: E402
 from posezoo.data.readers import read_dataset  # noqa: E402
+from posezoo.deploy.calibrate import Labelled, crops_of_people  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.estimator import Estimator  # noqa: E402
 from posezoo.media.images import read_image  # noqa: E402
 from posezoo.train.pose import PoseTask  # noqa: E402
 from test_train_samples import Colours  # noqa: E402
@@ -188,6 +190,20 @@ def test_data_check_tells_of_sizes_and_orientation(people: Callable[[str], Path]
     (folder / "2.jpg").unlink()
     assert check_dataset("coco", folder, **how, draw=tmp_path / "sheet.png").sheet is not None
     assert check_dataset("coco", folder, **how).splits[0].missing.first == ("2.jpg",)
+
+
+def test_calibration_sees_pictures_as_their_annotators_saw_them(people: Callable[[str], Path], tmp_path: Path) -> None:
+    plain, folder = copied(people("coco17"), tmp_path / "plain"), copied(people("coco17"), tmp_path / "turned")
+    turned(folder, 6)
+    spec = Estimator("embedded", detector=None, device="cpu").spec
+    a, b = (crops_of_people(spec, Labelled("coco", each / "people.json", (each,)), 6) for each in (plain, folder))
+    assert len(a.pixels) == 6 and np.abs(a.pixels.astype(int) - b.pixels).mean() < 3
+    cv2.imwrite(str(folder / "1.jpg"), np.zeros((120, 100, 3), np.uint8))
+    left = crops_of_people(spec, Labelled("coco", folder / "people.json", (folder,)), 6)
+    assert len(left.pixels) == 4 and list(left.unreadable) == [str(folder / "1.jpg")]
+    (folder / "2.jpg").write_bytes(b"no picture")
+    with pytest.raises(PosezooError, match=r"2 of 3 pictures cannot be read, more than 50%"):
+        crops_of_people(spec, Labelled("coco", folder / "people.json", (folder,)), 6)
 
 
 # ---- in which folder

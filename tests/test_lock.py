@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,29 @@ def test_others_are_kept_out_and_told_what_to_do(tmp_path: Path) -> None:
 
 def test_a_folder_in_which_nothing_was_written_goes_again(tmp_path: Path) -> None:
     (there := tmp_path / "there").mkdir()
-    for folder in (there, tmp_path / "new"):
+    for folder in (there, tmp_path / "new", there / "a" / "b"):
         with pytest.raises(PosezooError, match="wrong recipe"), locked(folder, "-o"):
             raise PosezooError("wrong recipe")
-    assert there.is_dir() and not (tmp_path / "new").exists()
+    assert there.is_dir() and not (tmp_path / "new").exists() and not (there / "a").exists()
+
+
+def test_who_waits_for_a_folder_that_goes_has_it_then(tmp_path: Path) -> None:
+    folder, inside = tmp_path / "new", threading.Event()
+
+    def first() -> None:
+        with locked(folder, "-o"):
+            inside.set()
+            time.sleep(0.3)
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(first)
+        assert inside.wait(10)
+        with locked(folder, "-o", patience_s=20):
+            ended.result()
+            (folder / "result").write_text("found")
+            with pytest.raises(PosezooError, match="another run is at work"), locked(folder, "-o"):
+                pass
+    assert (folder / "result").exists()
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -45,13 +67,14 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "precious"
 
 
-@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_disk_without_locks_keeps_nobody_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, number: int
 ) -> None:
-    monkeypatch.setattr(filelock.FileLock, "acquire", raising(error))
-    with locked(tmp_path, "-o"):
-        pass
+    monkeypatch.setattr("fcntl.flock", raising(OSError(number, "none here")))
+    with locked(tmp_path, "-o"), locked(tmp_path, "-o"):
+        (tmp_path / "result").write_text("found")
+    assert not recwarn.list
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

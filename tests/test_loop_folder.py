@@ -19,7 +19,10 @@ pytest.importorskip("accelerate")
 from loop_fixtures import _tiny_networks, folder_is, is_at, people, recipe, state_of  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.lock import LOCK  # noqa: E402
-from posezoo.train import checkpoint, run  # noqa: E402
+from posezoo.train import (  # noqa: E402
+    checkpoint,
+    run,
+)
 from posezoo.train.checkpoint import read_state  # noqa: E402
 from posezoo.train.optimise import Learner  # noqa: E402
 from posezoo.train.pose import PoseTask  # noqa: E402
@@ -150,6 +153,19 @@ def test_a_run_from_before_there_was_a_key_goes_on_as_it_was(ended: Path, recipe
     torch.save({**half, "recipe": json.dumps({**old, "task": "detect"})}, ended / "last.pt")
     detector = load_recipe(recipe, ["task=detect", *TWO])  # which has no joints
     assert read_state(ended, detector, samples=6)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["mmpose_res50_mpii_trb_256x256", "alphapose_halpe_136_256x192_res50_lr1e-3_1x"]
+)
+def test_keys_without_effect_make_no_other_recipe(tmp_path: Path, name: str) -> None:
+    now = load_recipe(name, [f"run.folder={tmp_path}"])
+    old = json.loads(now.model_dump_json(by_alias=True))
+    for part, key in (("target", "joint_weights"), ("augment", "shift_probability"), ("augment", "shift_of")):
+        del old[part][key]
+    state = {"format": checkpoint._FORMAT, "recipe": json.dumps(old), "samples": 6, "validated": 1}
+    torch.save(state, tmp_path / "last.pt")
+    assert read_state(tmp_path, now, samples=6)["samples"] == 6
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.data.coco_style import People, read_json
+from posezoo.data.pictures import read_labelled
 from posezoo.detect import Detector
 from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
 from posezoo.files import write_atomic
-from posezoo.media.images import read_image
 from posezoo.skeletons import Skeleton, get_skeleton, map_joints
 from posezoo.types import Boxes
 
@@ -133,14 +133,15 @@ class Pairs:
 
 
 def boxes_of_file(file: BoxesFile, people: People) -> list[Boxes]:
-    """What a file of detections says of each picture of `people`, by its id or else by its name."""
-    names = zip(people.image_ids.tolist(), people.images, strict=True)
-    return [file.find(str(number)) or file.find(str(path)) or Boxes.empty() for number, path in names]
+    """What a file of detections says of each picture of `people`."""
+    each = file.find_each(people.image_ids.tolist(), people.images)
+    return [Boxes.empty() if found is None else found for found in each]
 
 
 def boxes_of_detector(detector: Detector, people: People) -> list[Boxes]:
     """What a detector finds in each picture of `people`."""
-    return [detector([read_image(path)])[0] for path in people.images]
+    pictures = zip(people.images, people.sizes_wh, strict=True)
+    return [detector([read_labelled(path, size_wh)])[0] for path, size_wh in pictures]
 
 
 def pair(people: People, found: Sequence[Boxes], least_iou: float = LEAST_IOU, least_score: float = 0.0) -> Pairs:

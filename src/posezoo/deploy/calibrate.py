@@ -144,19 +144,26 @@ def crops_of_people(spec: NetworkSpec, labelled: Labelled, most: int, progress: 
     Raises:
         PosezooError: a file that cannot be read, is not the dataset's or has nobody labelled; missing pictures.
     """
+    from posezoo.data.pictures import read_labelled
+    from posezoo.evaluate.plan import refuse_missing
+
     tasks, missing = tasks_of(labelled)
     boxes = np.concatenate([task.boxes.xyxy for task in tasks])
     picture_of = np.repeat(np.arange(len(tasks)), [len(task.boxes) for task in tasks])
     chosen = np.random.default_rng(_SEED).permutation(len(boxes))[:most]
     pictures = np.unique(picture_of[chosen])
     width, height = spec.input_size_wh
-    pixels = np.empty((len(chosen), height, width, 3), np.uint8)
+    pixels, seen = np.empty((len(chosen), height, width, 3), np.uint8), np.ones(len(chosen), bool)
     for number, picture in enumerate(pictures.tolist(), 1):
-        mine = np.flatnonzero(picture_of[chosen] == picture)
-        pixels[mine] = _cut(spec, read_image(tasks[picture].path), boxes[chosen[mine]])
+        mine, task = np.flatnonzero(picture_of[chosen] == picture), tasks[picture]
+        try:
+            pixels[mine] = _cut(spec, read_labelled(task.path, task.size_wh), boxes[chosen[mine]])
+        except PosezooError as err:
+            seen[mine], missing[str(task.path)] = False, str(err)
+            refuse_missing(missing, len(tasks), _MAX_MISSING)
         if progress is not None:
             progress(number, len(pictures))
-    return Crops(pixels, str(labelled.annotations), unreadable=missing)
+    return Crops(pixels if seen.all() else pixels[seen], str(labelled.annotations), unreadable=missing)
 
 
 def crops_of_pictures(

@@ -123,6 +123,16 @@ class BoxesFile:
         entry = self._entry(name)
         return None if entry is None else self.by_name[entry]
 
+    def find_each(self, ids: Sequence[int], paths: Sequence[Path]) -> list[Boxes | None]:
+        """The boxes of a dataset's pictures: by their ids where the file goes by ids, else by their paths, see `find`.
+
+        Of a file that goes by ids none is looked for by the number in its name: that is another picture's id.
+        """
+        keys = list(map(str, ids))
+        if any(key in self.by_name for key in keys):
+            return [self.by_name.get(key) for key in keys]
+        return [self.find(str(path)) for path in paths]
+
     def _entry(self, name: str) -> str | None:
         """The name that the file has for a picture."""
         if name in self.by_name:

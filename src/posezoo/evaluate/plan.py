@@ -73,12 +73,8 @@ def _annotated(people: People, dataset: str, protocol: Protocol) -> Iterator[Tas
 
 def _detected(people: People, protocol: Protocol) -> Iterator[Task]:
     file = BoxesFile.read(protocol.boxes)
-    keys = list(map(str, people.image_ids.tolist()))
-    # of a file that goes by ids, no picture is looked for by the number in its name: that is another one's id
-    by_id = any(key in file.by_name for key in keys)
     known = 0
-    for row, (path, key) in enumerate(zip(people.images, keys, strict=True)):
-        found = file.by_name.get(key) if by_id else file.find(str(path))
+    for row, found in enumerate(file.find_each(people.image_ids.tolist(), people.images)):
         if found is None:
             continue
         known += 1

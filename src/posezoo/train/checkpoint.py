@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def read_state(folder: Path, recipe: Recipe, samples: int) -> dict[str, Any]:
     arch = other.get("model", {}).get("arch")
     if arch != recipe.model.arch:
         raise PosezooError(f"{path} holds {arch}, the recipe asks for {recipe.model.arch}")
-    differing = differences(_as_it_was(other), json.loads(recipe.model_dump_json(by_alias=True)))
+    now = json.loads(recipe.model_dump_json(by_alias=True))
+    differing = differences(_of_effect(_as_it_was(other)), _of_effect(now))
     if not state.get("validated"):
         differing = [one for one in differing if not one.startswith(_JUDGE)]
     if differing:
@@ -152,6 +154,17 @@ def _as_it_was(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "augment": {"shift_probability": 1.0, "shift_of": "view"},
     }
     return {**recipe, **{name: {**keys, **recipe.get(name, {})} for name, keys in before.items()}}
+
+
+def _of_effect(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without the keys that do nothing in it: how boxes move where none does, and weights that all are 1."""
+    target, augment = ({**recipe.get(part, {})} for part in ("target", "augment"))
+    with suppress(PosezooError, KeyError):  # a skeleton that is known no more
+        if (get_skeleton(recipe["data"]["skeleton"]).joint_weights == 1).all():
+            target.pop("joint_weights", None)
+    if not augment.get("shift"):
+        augment = {key: value for key, value in augment.items() if not key.startswith("shift_")}
+    return {**recipe, "target": target, "augment": augment}
 
 
 def random_state() -> dict[str, Tensor]:
