@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,11 +37,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def listening(most: int = 100) -> Iterator[int]:
+def listening(most: int = 100, turned_away: Callable[[], object] = int) -> Iterator[int]:
     with open_socket("127.0.0.1", 0) as opened:
-        config = uvicorn.Config(
-            app, http=connection_class(WAIT_S, most), log_config=None, lifespan="off", timeout_keep_alive=60
-        )
+        made = connection_class(WAIT_S, most, turned_away)
+        config = uvicorn.Config(app, http=made, log_config=None, lifespan="off", timeout_keep_alive=60)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
         thread.start()
@@ -103,6 +102,32 @@ def test_a_request_that_is_worked_on_may_take_long() -> None:
             connection.request("GET", path)
             assert len(connection.getresponse().read()) == 10
         connection.close()
+
+
+def test_who_has_just_been_answered_is_not_hung_up_on() -> None:
+    with listening() as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.connect()
+        time.sleep(WAIT_S / 2)
+        connection.request("GET", "/slow")  # answered a little before the server looks again
+        assert len(connection.getresponse().read()) == 10
+        assert connection.sock is not None and ended_after(connection.sock) >= 0.8 * WAIT_S
+        connection.close()
+
+
+def test_one_too_many_is_told_so_however_much_it_sends() -> None:
+    counted: list[int] = []
+    with listening(most=1, turned_away=lambda: counted.append(1)) as port, connect(port) as first:
+        first.sendall(HEAD)
+        assert first.recv(65536)
+        for sent in range(1, 6):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("POST", "/quick", bytes(4_000_000))
+            assert connection.getresponse().status == 429
+            connection.close()
+            assert len(counted) == sent
+        first.sendall(HEAD)
+        assert first.recv(65536)
 
 
 def test_one_too_many_is_told_so_and_the_others_stay() -> None:

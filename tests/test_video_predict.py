@@ -197,9 +197,11 @@ def test_a_video_that_is_called_as_the_list_of_pictures_is(tmp_path: Path, forma
     write_image(tmp_path / "in" / f"{stem}.png", np.full((48, 64, 3), 180, np.uint8))
     report = predict(Request([str(video), str(tmp_path / "in")], tmp_path / "out", format=format), Walkers)
     files = [Path(report.videos[0]["results"]), Path(report.results or "")]
-    assert [file.stem for file in files] == [f"{stem.upper()}-2", stem] and not report.failed
+    assert [file.stem for file in files] == [stem.upper(), f"{stem}-2"] and not report.failed
     assert [sum(len(each.poses) for each in read_results(file)) for file in files] == [3, 3]
-    assert (tmp_path / "out" / f"{stem}.jpg").exists() and (tmp_path / "out" / f"{stem.upper()}-2.mp4").exists()
+    assert (tmp_path / "out" / f"{stem.upper()}.mp4").exists()
+    alone = predict(Request([str(video)], tmp_path / "alone", format=format), Walkers)
+    assert Path(alone.videos[0]["results"]).stem == stem.upper()
 
 
 class Untimed(Source):

@@ -180,6 +180,8 @@ def _ray(ray: Any, request: Request) -> Iterator[_Cluster]:
             with _silent_stderr():
                 ray.init(**options)
             obey_sigterm()
+        except SystemExit:  # what Ray makes of SIGTERM while it begins
+            raise KeyboardInterrupt from None
         except (ConnectionError, RuntimeError, ValueError, OSError) as err:
             where = "cannot start Ray here" if request.address is None else f"no Ray cluster at {request.address}"
             raise PosezooError(f"{where}: {' '.join(str(err).split())[:300]}") from None

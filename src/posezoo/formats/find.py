@@ -75,7 +75,7 @@ def find_files(folder: Path, format: str | None, suffixes: Collection[str]) -> F
 
 def _visible(folder: Path, suffixes: Collection[str]) -> list[Path]:
     files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes and file.name[0] != ".")
-    return sorted(files, key=lambda file: (file.stem, file.name))  # clip before clip-2
+    return sorted(files, key=lambda file: (file.stem, file.name))  # clip.jsonl before clip-2.jsonl
 
 
 def _kind(file: Path, format: str | None) -> str:

@@ -30,6 +30,7 @@ Image = NDArray[np.uint8]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MAX_MEGAPIXELS = 100.0
 LIMIT_VARIABLE = "POSEZOO_MAX_MEGAPIXELS"
+_MOST_PIXELS = 1 << 62  # a larger number ends the process in which OpenCV reads it
 _MOST_LOOKED_AT = 20_000  # files, for a hint
 
 
@@ -158,7 +159,7 @@ def limit_decoder(max_megapixels: float | None) -> None:
     """
     limit = _limit(max_megapixels)
     if "cv2" not in sys.modules and math.isfinite(limit):
-        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(int(limit * 1e6)))
+        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(min(int(limit * 1e6), _MOST_PIXELS)))
 
 
 def _limit(max_megapixels: float | None) -> float:

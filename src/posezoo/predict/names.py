@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path, PurePath
 from urllib.parse import urlsplit
 
@@ -40,10 +42,19 @@ def output_names(paths: Sequence[Path], others: Collection[str] = ()) -> dict[Pa
     return names
 
 
-def list_names(request: Request) -> set[str]:
-    """What no video may be called, in lower case: the one file of all pictures is, where the format has one."""
+def beside_videos(request: Request, taken: Collection[str]) -> Request:
+    """The request for the pictures of a run, whose one file for all, if the format has one, is called as no video is.
+
+    Args:
+        request: of the run.
+        taken: names of videos in lower case.
+    """
     chosen = get_format(request.format)
-    return set() if chosen.each or request.per_frame else {PurePath(chosen.file).stem.lower()}
+    path = PurePath(chosen.file)
+    if request.results is not None or chosen.each or request.per_frame or path.stem.lower() not in taken:
+        return request
+    number = next(n for n in count(2) if f"{path.stem}-{n}".lower() not in taken)
+    return replace(request, results=f"{path.stem}-{number}{path.suffix}")
 
 
 def source_name(source: str, taken: set[str]) -> str:

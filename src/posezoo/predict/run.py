@@ -14,7 +14,7 @@ from posezoo.files import matching
 from posezoo.media.images import SUFFIXES
 from posezoo.media.sources import PictureFiles, Source, open_source
 from posezoo.predict.frames import predict_frames
-from posezoo.predict.names import list_names, output_names, prepare_output, source_name
+from posezoo.predict.names import beside_videos, output_names, prepare_output, source_name
 from posezoo.predict.pictures import Numbered, predict_pictures
 from posezoo.predict.report import Report
 from posezoo.predict.request import Request
@@ -43,8 +43,7 @@ def predict(request: Request, open_estimator: Callable[[], Estimator], progress:
     opened = _Opened(open_estimator, request, report)
     pictures: dict[Path, Numbered] = {}  # those of all sources, each once
     count = 0  # of those that the sources so far have, wanted or not
-    lists = list_names(request)
-    taken = set(lists)
+    taken: set[str] = set()
     with closing(_sources(request, report)) as sources, opened:
         for source in sources:
             if isinstance(source, PictureFiles):
@@ -64,8 +63,8 @@ def predict(request: Request, open_estimator: Callable[[], Estimator], progress:
         if pictures and not report.interrupted:
             paths = [picture.path for picture in pictures.values()]
             prepare_output(request.output, paths)
-            names = output_names(paths, taken - lists)
-            predict_pictures(list(pictures.values()), names, request, opened(), report, progress)
+            names, asked = output_names(paths, taken), beside_videos(request, taken)
+            predict_pictures(list(pictures.values()), names, asked, opened(), report, progress)
     return report
 
 

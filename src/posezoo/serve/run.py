@@ -16,6 +16,7 @@ import uvicorn
 
 from posezoo.errors import PosezooError
 from posezoo.serve.app import create_app
+from posezoo.serve.connections import LOG as CONNECTIONS_LOG
 from posezoo.serve.connections import Seldom, connection_class, room
 from posezoo.serve.gate import ACCESS_LOG
 from posezoo.serve.service import Service
@@ -82,7 +83,7 @@ def serve(
     most, backlog = room()
     config = uvicorn.Config(
         app,
-        http=connection_class(settings.timeout_s, most),
+        http=connection_class(settings.timeout_s, most, service.metrics.refused.labels("busy").inc),
         backlog=backlog,
         log_config=None,
         access_log=False,
@@ -146,6 +147,6 @@ def _log_to_stderr(requests: bool) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
-    asyncio_log = logging.getLogger("asyncio")
-    asyncio_log.filters = [Seldom()]
+    for often in (logging.getLogger("asyncio"), CONNECTIONS_LOG):
+        often.filters = [Seldom()]
     ACCESS_LOG.setLevel(logging.INFO if requests else logging.CRITICAL)
