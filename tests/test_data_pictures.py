@@ -202,7 +202,7 @@ def test_calibration_sees_pictures_as_their_annotators_saw_them(people: Callable
     left = crops_of_people(spec, Labelled("coco", folder / "people.json", (folder,)), 6)
     assert len(left.pixels) == 4 and list(left.unreadable) == [str(folder / "1.jpg")]
     (folder / "2.jpg").write_bytes(b"no picture")
-    with pytest.raises(PosezooError, match=r"2 of 3 pictures cannot be read, more than 50%"):
+    with pytest.raises(PosezooError, match=r"2 of 3 pictures cannot be used, more than 50%"):
         crops_of_people(spec, Labelled("coco", folder / "people.json", (folder,)), 6)
 
 

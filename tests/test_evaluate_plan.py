@@ -77,6 +77,12 @@ def test_a_file_that_goes_by_ids_is_not_looked_up_by_names(tmp_path: Path) -> No
     found.write_text(json.dumps(rows))
     tasks = plan(people, "coco", Protocol(boxes=str(found)))
     assert [(task.image_id, task.boxes.xyxy[0, 0]) for task in tasks] == [(1, 10), (2, 20)]  # nobody in picture 3
+    # a file that goes by names, one of which is a picture's id by chance
+    found.write_text(json.dumps({str(number): [[number, 0, 30, 5]] for number in (1, 2, 3)}))
+    chance = [{"id": 100 + number if number > 1 else 3, "file_name": f"{number}.jpg"} for number in (1, 2, 3)]
+    others = read_dataset("coco", write(tmp_path, chance, []), tmp_path)
+    tasks = plan(others, "coco", Protocol(boxes=str(found)))
+    assert [(task.path.name, task.boxes.xyxy[0, 0]) for task in tasks] == [("1.jpg", 1), ("2.jpg", 2), ("3.jpg", 3)]
     found.write_text(json.dumps({"000001.jpg": [[10, 0, 15, 5]], "000002.jpg": [], "2.jpg": [[7, 7, 8, 8]]}))
     tasks = plan(people, "coco", Protocol(boxes=str(found)))
     assert [(task.path.name, task.boxes.xyxy[0, 0]) for task in tasks] == [("000001.jpg", 10)]

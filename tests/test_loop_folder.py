@@ -155,9 +155,7 @@ def test_a_run_from_before_there_was_a_key_goes_on_as_it_was(ended: Path, recipe
     assert read_state(ended, detector, samples=6)["step"] == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["mmpose_res50_mpii_trb_256x256", "alphapose_halpe_136_256x192_res50_lr1e-3_2x"]
-)
+@pytest.mark.parametrize("name", ["mmpose_res50_mpii_trb_256x256", "alphapose_halpe_136_256x192_res50_lr1e-3_2x"])
 def test_keys_without_effect_make_no_other_recipe(tmp_path: Path, name: str) -> None:
     now = load_recipe(name, [f"run.folder={tmp_path}"])
     old = json.loads(now.model_dump_json(by_alias=True))

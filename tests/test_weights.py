@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import struct
 import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ import torch
 from posezoo.errors import PosezooError
 from posezoo.models.build import build
 from posezoo.models.darknet import Darknet, Section
+from posezoo.zoo.kinds import is_cut_off
 from posezoo.zoo.weights import identify, load_weights, read_weights
 from posezoo.zoo.weights.convert import convert
 from posezoo.zoo.weights.partial import load_fitting
@@ -178,6 +181,30 @@ def test_views_parameters_and_types_beside_other_objects(tmp_path: Path) -> None
         read = read_weights(path)
         assert list(read) == list(state)
         assert all(torch.equal(read[key], value) and read[key].dtype == value.dtype for key, value in state.items())
+
+
+class Python2(pickle._Pickler):  # type: ignore[misc]
+    """Writes text and bytes alike as Python 2 did: as bytes of which nothing says what they mean."""
+
+    dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, given: Any) -> None:
+        data = given.encode() if isinstance(given, str) else given
+        self.write(b"T" + struct.pack("<i", len(data)) + data)
+        self.memoize(given)
+
+    dispatch[bytes] = dispatch[str] = save_bytes
+
+
+def test_a_checkpoint_of_python_2(tmp_path: Path) -> None:
+    path, state = tmp_path / "a.pth.tar", {"conv.weight": torch.ones(3, 2)}
+    module = SimpleNamespace(
+        Pickler=Python2, dump=lambda given, file, protocol: Python2(file, protocol).dump(given), __name__="p"
+    )
+    content = {"state_dict": state, "best_acc": np.float64(0.8912345)}  # whose bytes are no text
+    torch.save(content, path, module, pickle_protocol=2, _use_new_zipfile_serialization=False)
+    assert not is_cut_off(path, "torch")
+    assert torch.equal(read_weights(path)["conv.weight"], state["conv.weight"])
 
 
 _ZIPPED_STATE = b"\x80\x02}q\x00X\x01\x00\x00\x00acos\nsystem\nX\x04\x00\x00\x00true\x85R"

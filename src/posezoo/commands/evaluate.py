@@ -65,6 +65,10 @@ def evaluate_command(
     device: AsDevice = "auto",
     threads: AsThreads = None,
     batch_size: AsBatchSize = None,
+    max_missing: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="The share of pictures that may be absent or odd; default 0.01."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Go on with no earlier run, and replace another one's report.")
     ] = False,
@@ -80,6 +84,7 @@ def evaluate_command(
         _refuse_given(
             {"--images": images, "--boxes": boxes, "--protocol": protocol, "--weights": weights, "--threads": threads},
             {"--runtime": runtime, "--precision": precision, "--device": device, "--batch-size": batch_size},
+            {"--max-missing": max_missing},
         )
         _judge_file(predictions, dataset, annotations, _options(change or ()), output, fresh, as_json)
         return
@@ -89,7 +94,7 @@ def evaluate_command(
         raise PosezooError("a model needs --images DIR, the folder of the dataset's pictures")
     from posezoo.deploy.runtimes import is_network_file
     from posezoo.evaluate.protocol import get_protocol, protocol_of
-    from posezoo.evaluate.run import run_evaluation
+    from posezoo.evaluate.run import MAX_MISSING, run_evaluation
     from posezoo.zoo import get_entry
 
     output = output or Path("evaluation")
@@ -111,6 +116,7 @@ def evaluate_command(
             weights=weights,
             threads=threads,
             precision=precision,
+            max_missing=MAX_MISSING if max_missing is None else max_missing,
         )
     if report is None:  # another process of this run tells the result
         return

@@ -70,10 +70,10 @@ def show_command(
 
     Example:  posezoo show pose_hrnet_w32.hrnet_coco_256x192
     """
-    from posezoo.zoo import get_entry
+    from posezoo.zoo import find_entry, get_entry
     from posezoo.zoo.table import entry_dict, entry_fields
 
-    entry = get_entry(name)
+    entry = find_entry(name) or get_entry(name)  # whatever lies here under that name
     if as_json:
         print_json(entry_dict(entry))
         return
@@ -93,12 +93,12 @@ def fetch_command(
 
     Example:  posezoo fetch res50_coco_256x192 --mirror /mnt/weights
     """
-    from posezoo.zoo import get_entry
+    from posezoo.zoo import find_entry, get_entry
     from posezoo.zoo.fetch import fetch
     from posezoo.zoo.fetch import progress_bar as download_bar
 
     fetched, failed = {}, False
-    for entry in dict.fromkeys(map(get_entry, names)):
+    for entry in dict.fromkeys(find_entry(name) or get_entry(name) for name in names):
         try:
             with download_bar() as progress:
                 path = fetch(entry, offline=offline or None, mirrors=mirror or (), progress=progress)

@@ -124,14 +124,13 @@ class BoxesFile:
         return None if entry is None else self.by_name[entry]
 
     def find_each(self, ids: Sequence[int], paths: Sequence[Path]) -> list[Boxes | None]:
-        """The boxes of a dataset's pictures: by their ids where the file goes by ids, else by their paths, see `find`.
+        """The boxes of a dataset's pictures: all by their ids or all by their paths, see `find`, whichever finds more.
 
-        Of a file that goes by ids none is looked for by the number in its name: that is another picture's id.
+        A mixture would take the number in a picture's name for the id that it is of another.
         """
-        keys = list(map(str, ids))
-        if any(key in self.by_name for key in keys):
-            return [self.by_name.get(key) for key in keys]
-        return [self.find(str(path)) for path in paths]
+        by_id = [self.by_name.get(str(number)) for number in ids]
+        by_path = [self.find(str(path)) for path in paths]
+        return min(by_id, by_path, key=lambda found: found.count(None))
 
     def _entry(self, name: str) -> str | None:
         """The name that the file has for a picture."""

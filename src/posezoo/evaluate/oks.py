@@ -176,7 +176,7 @@ def _judge(labelled: _Labelled, predictions: Sequence[Prediction], task: _Task) 
         return summarise(matches)
     try:
         crowdedness = np.array([pictures[value]["crowdIndex"] for value in ids], np.float64)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise PosezooError(f"{where}: a picture has no 'crowdIndex'; easy, medium and hard need one for each") from None
     return _crowdpose(matches, crowdedness, rules.crowd_index)
 

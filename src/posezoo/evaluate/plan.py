@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.data.coco_style import People
+from posezoo.data.pictures import MISSING, look_at
 from posezoo.data.readers import cropped_boxes
 from posezoo.detect.boxes_file import BoxesFile
 from posezoo.detect.embedded import box_nms
@@ -101,15 +102,20 @@ def _kept(boxes: Boxes, protocol: Protocol) -> NDArray[np.int64]:
 
 
 def present(tasks: Sequence[Task], most: float) -> tuple[list[Task], dict[str, str]]:
-    """The tasks whose picture is there, and the others' files with why.
+    """The tasks whose picture is there and the one that was annotated, and the others' files with why.
 
     Raises:
-        PosezooError: more than the share `most` of them is missing.
+        PosezooError: more than the share `most` of them is not.
     """
-    there = [task.path.is_file() for task in tasks]
-    missing = {str(task.path): "no such file" for task, found in zip(tasks, there, strict=True) if not found}
+    sizes_wh = np.array([task.size_wh for task in tasks], np.int64)
+    looks = look_at([task.path for task in tasks], sizes_wh)
+    missing = {
+        str(task.path): "no such file" if one.fault == MISSING else one.told.removeprefix(str(task.path)).lstrip(": ")
+        for task, one in zip(tasks, looks, strict=True)
+        if one.fault
+    }
     refuse_missing(missing, len(tasks), most)
-    return [task for task, found in zip(tasks, there, strict=True) if found], missing
+    return [task for task, one in zip(tasks, looks, strict=True) if not one.fault], missing
 
 
 def refuse_missing(missing: Mapping[str, str], pictures: int, most: float) -> None:
@@ -122,6 +128,6 @@ def refuse_missing(missing: Mapping[str, str], pictures: int, most: float) -> No
         return
     file, why = next(iter(missing.items()))
     raise PosezooError(
-        f"{len(missing)} of {pictures} pictures cannot be read, more than {most:.0%}; the first: {file} ({why}); "
+        f"{len(missing)} of {pictures} pictures cannot be used, more than {most:.0%}; the first: {file} ({why}); "
         "is the folder of pictures the right one?"
     )

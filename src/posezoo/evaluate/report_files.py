@@ -171,4 +171,5 @@ def _told(key: str, earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> str
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         inside = [name for name in {**after, **before} if before.get(name) != after.get(name)]
         return f"{key} {_told(max(inside, key=lambda name: name != 'name'), before, after)}"
-    return f"{key} was {'not said' if before is None else before}, now {'not said' if after is None else after}"
+    words = {None: "not said", "": "the model's own"}
+    return f"{key} was {words.get(before, before)}, now {words.get(after, after)}"

@@ -147,7 +147,8 @@ def run_evaluation(
         weights: a checkpoint instead of the model's own weights.
         threads: of the CPU; no figure depends on them.
         precision: see `posezoo.deploy.runtimes.open_runtime`.
-        max_missing: the share of the pictures that may be absent or unreadable; nobody counts as found in them.
+        max_missing: the share of the pictures that may be absent, unreadable or of another size than the annotations
+            say; nobody counts as found in them.
         shard: (rank, processes), where it is not to be taken from the environment.
         command: what to say the command was; None: that of this process.
 
@@ -255,7 +256,7 @@ def _weights(model: Entry | Estimator | str, weights: str | os.PathLike[str] | N
     spec = {field.name: getattr(model.spec, field.name) for field in fields(model.spec)}
     spec |= {"skeleton": model.skeleton.name, "codec": codec_name(model.spec.codec)}
     facts = hashlib.sha256(repr(spec).encode()).hexdigest()[:16]
-    return f"{stamp(weights or (name if is_network_file(name) else None))} as {facts}".strip()
+    return f"{stamp(weights or (name if is_network_file(name) else None)) or 'its own'} with {facts}"
 
 
 def _try(run: _Run, annotations: Path) -> None:

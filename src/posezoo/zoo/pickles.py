@@ -111,7 +111,7 @@ class _Unpickler(pickle.Unpickler):
     """An unpickler whose every name leads to one of the classes above."""
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="utf-8")
+        super().__init__(file, encoding="utf-8", errors="surrogateescape")  # Python 2 has bytes for text
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
