@@ -19,6 +19,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from posezoo import __version__
+from posezoo.words import counted
 
 PATIENCE_S = 120.0  # for all packages of an extra to be imported
 AGREE = 1e-3  # how far heatmaps of two runtimes may be apart, of their range
@@ -158,7 +159,7 @@ def _devices(has_torch: bool) -> Finding:
     from posezoo.deploy.runtimes import default_threads, onnx_has_cuda
 
     threads = default_threads()
-    found = f"cpu with {threads} {'thread' if threads == 1 else 'threads'}"
+    found = f"cpu with {counted(threads, 'thread')}"
     cuda = ["onnx"] if onnx_has_cuda() else []
     if has_torch:
         import torch
@@ -224,7 +225,7 @@ def _weights() -> Finding:
     # os.path, for which what may not be looked at is not there
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
-    count = f"{len(sizes)} {'file' if len(sizes) == 1 else 'files'}, {sum(sizes) / 1e6:.0f} MB"
+    count = f"{counted(len(sizes), 'file')}, {sum(sizes) / 1e6:.0f} MB"
     found = f"{folder}: {count}, {free / 1e9:.1f} GB free"
     try:
         with tempfile.TemporaryFile(dir=there):

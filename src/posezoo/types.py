@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posezoo.errors import PosezooError
 from posezoo.skeletons import Skeleton
+from posezoo.words import counted
 
 Floats = NDArray[np.float32]
 Index = int | slice | Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]
@@ -135,7 +136,7 @@ class Poses:
         return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"Poses({len(self)} {'person' if len(self) == 1 else 'people'}, skeleton={self.skeleton.name})"
+        return f"Poses({counted(len(self), 'person', 'people')}, skeleton={self.skeleton.name})"
 
     @property
     def person_scores(self) -> NDArray[np.float64]:

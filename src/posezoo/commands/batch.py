@@ -22,6 +22,7 @@ from posezoo.terminal import (
     print_json,
     progress_bar,
 )
+from posezoo.words import counted
 
 if TYPE_CHECKING:
     from posezoo.batch.run import Report
@@ -90,18 +91,14 @@ def batch_command(
 
 def _summary(report: Report, output: Path) -> str:
     counts = report.counts
-    text = f"{_number(counts.images, 'picture')}, {_number(counts.people, 'person', 'people')}"
-    text += f", {_number(counts.errors, 'error')}"
+    text = f"{counted(counts.images, 'picture')}, {counted(counts.people, 'person', 'people')}"
+    text += f", {counted(counts.errors, 'error')}"
     if report.done_before:
-        text += f" ({report.done_before} of {_number(report.parts, 'part')} by an earlier run)"
+        text += f" ({report.done_before} of {counted(report.parts, 'part')} by an earlier run)"
     if report.now.images:
-        crew = _number(report.workers, "worker")
+        crew = counted(report.workers, "worker")
         text += f", {report.images_per_second:.1f} pictures/s ({crew} of {report.about})"
     return f"{text} -> {output}"
-
-
-def _number(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _tell_errors(report: Report, output: Path) -> None:

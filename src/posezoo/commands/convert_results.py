@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from posezoo.terminal import AsJson, guard, print_json
+from posezoo.words import counted
 
 SHOWN = 6  # joints that are named before "and 20 more"
 
@@ -45,8 +46,8 @@ def convert_results_command(
     if as_json:
         print_json({**asdict(done), "output": str(done.output)})
         return
-    images = f"{done.images} {'image' if done.images == 1 else 'images'}"
-    people = f"{done.people} {'person' if done.people == 1 else 'people'}"
+    images = counted(done.images, "image")
+    people = counted(done.people, "person", "people")
     typer.echo(f"{images}, {people} ({done.skeleton}), {done.source} -> {done.target}: {done.output}")
     if done.made:
         typer.echo(f"Made, halfway between left and right: {', '.join(done.made)}")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import typer
 
 from posezoo.terminal import USER_ERROR, AsJson, guard, print_fields, print_json
+from posezoo.words import counted
 
 NAMES = 9  # characters that a name takes
 
@@ -34,7 +35,7 @@ def doctor_command(as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(finding) for finding in findings])
     elif problems:
-        typer.echo(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}")
+        typer.echo(counted(len(problems), "problem"))
     else:
         typer.echo("No problem found.")
     if problems:

@@ -13,6 +13,7 @@ import typer
 from posezoo.cpu import cpu_name
 from posezoo.errors import PosezooError
 from posezoo.terminal import AsJson, AsThreads, guard, print_json, print_table, progress_bar
+from posezoo.words import counted
 
 if TYPE_CHECKING:
     from posezoo.deploy.calibrate import Crops, Labelled
@@ -150,7 +151,7 @@ def _print(
         columns += [f"fp32 {metric}", f"s8 {metric}", "drop"]
         row += [f"{fp32:.1f}", f"{int8:.1f}", f"{fp32 - int8:.2f}"]
     print_table(columns, [row])
-    threads = f"{speed.threads} {'thread' if speed.threads == 1 else 'threads'}"
+    threads = counted(speed.threads, "thread")
     told = f"One person a call, {done.runtime} on {speed.device}, {threads}"
     if figures and judged is not None:
         told += f"; accuracy on {judged.annotations} in annotated boxes, no flip, no suppression"

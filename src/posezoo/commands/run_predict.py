@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from posezoo.terminal import INTERRUPTED, USER_ERROR, fail, print_json, print_table, progress_bar
+from posezoo.words import counted
 
 if TYPE_CHECKING:
     from posezoo.estimator import Estimator
@@ -54,8 +55,8 @@ def _end(report: Report) -> None:
     for failure in report.failed:
         fail(failure["error"])
     if report.interrupted:
-        done = [f"{len(report.written)} of {_count(report.total, 'picture')}"] if report.total else []
-        done += [f"{_count(row['frames'], 'frame')} of {row['source']}" for row in report.videos[-1:]]
+        done = [f"{len(report.written)} of {counted(report.total, 'picture')}"] if report.total else []
+        done += [f"{counted(row['frames'], 'frame')} of {row['source']}" for row in report.videos[-1:]]
         fail(f"stopped by Ctrl-C after {' and '.join(done) or 'nothing'}")
         raise typer.Exit(INTERRUPTED)
     if report.failed:
@@ -71,7 +72,7 @@ def _summary(report: Report, output: Path, estimator: Estimator | None) -> list[
     lines = [_video_line(row, network) for row in report.videos if row["frames"] or row["source"] not in failed]
     if report.total:
         people = sum(row["people"] for row in report.written)
-        text = f"{_count(len(report.written), 'picture')}, {_count(people, 'person', 'people')}"
+        text = f"{counted(len(report.written), 'picture')}, {counted(people, 'person', 'people')}"
         if report.written and estimator is not None:
             seconds = report.seconds - sum(row["seconds"] for row in report.videos)
             speed = len(report.written) / seconds if seconds else 0.0
@@ -81,23 +82,19 @@ def _summary(report: Report, output: Path, estimator: Estimator | None) -> list[
 
 
 def _video_line(row: dict[str, Any], network: str) -> str:
-    text = f"{row['source']}: {_count(row['frames'], 'frame')}"
+    text = f"{row['source']}: {counted(row['frames'], 'frame')}"
     if row["resumed"] is not None:
         text += f" from frame {row['resumed']} on"
     # somebody in ten frames is ten finds, and one person where people are followed
-    text += f", {_count(row['people'], 'pose')}"
+    text += f", {counted(row['people'], 'pose')}"
     if row["tracks"] is not None:
-        text += f" of {_count(row['tracks'], 'person', 'people')}"
+        text += f" of {counted(row['tracks'], 'person', 'people')}"
     text += f", {row['fps']:.1f} frames/s{network}"
     files = [row[key] for key in ("results", "video") if key in row]
     if files:
         text += f" -> {', '.join(files)}"
     lost = [f"{row[key]} {word}" for key, word in (("skipped", "damaged"), ("dropped", "too fast")) if row[key]]
     return text + (f"; frames left out: {', '.join(lost)}" if lost else "")
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _print_profile(report: Report) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from posezoo.errors import PosezooError
 from posezoo.terminal import AsJson, guard, print_fields, print_json, print_table
+from posezoo.words import counted
 
 
 @guard
@@ -67,4 +68,4 @@ def _print_rows(text: str | None, as_json: bool) -> None:
         print_json([row_dict(row) for row in rows])
         return
     print_table(*row_table(rows))
-    typer.echo(f"{len(rows)} {'recipe' if len(rows) == 1 else 'recipes'}; batch is samples a step, over all devices.")
+    typer.echo(f"{counted(len(rows), 'recipe')}; batch is samples a step, over all devices.")

@@ -10,6 +10,7 @@ import typer
 
 from posezoo.errors import PosezooError, require
 from posezoo.terminal import USER_ERROR, AsJson, fail, guard, print_fields, print_json, print_table
+from posezoo.words import counted
 
 
 @guard
@@ -43,7 +44,7 @@ def list_command(
         print_json([entry_dict(entry) for entry in entries])
         return
     what = "model" if found.task == "pose" else "detector"
-    count = f"{len(entries)} {what if len(entries) == 1 else f'{what}s'}; input is height x width."
+    count = f"{counted(len(entries), what)}; input is height x width."
     if on is None:
         print_table(*summary_table(entries))
         typer.echo(f"{count}\nClaimed: the best of its source's scores, in percent; posezoo show NAME has all.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from posezoo.words import counted
 from posezoo.zoo.entry import Score
 
 PERCENT = ("mpii", "posetrack18")
@@ -92,10 +93,11 @@ class Report:
         lines = [columns, *rows] if rows else []  # of a split without labels there is no figure
         widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(columns))]
         body = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-        missing = f", {self.counts['missing']} pictures missing" if self.counts.get("missing") else ""
-        people = f"{self.counts.get('people', 0)} people in {self.counts.get('images', 0)} pictures{missing}"
+        missing = f", {counted(self.counts['missing'], 'picture')} missing" if self.counts.get("missing") else ""
+        pictures = counted(self.counts.get("images", 0), "picture")
+        people = f"{counted(self.counts.get('people', 0), 'person', 'people')} in {pictures}{missing}"
         if "images" not in self.counts:  # a file that was judged: whose pictures they are of, nobody looked
-            people = f"{self.counts.get('predictions', 0)} predictions"
+            people = counted(self.counts.get("predictions", 0), "prediction")
         how = "; ".join(part for part in (people, self.device, self.date) if part)
         tail = [*notes, *self.notes, how, self.command]
         return "\n".join(line.rstrip() for line in [self.model, *body, *tail] if line) + "\n"

@@ -179,11 +179,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Such as "1 step" or "3 steps"."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def short(figures: Mapping[str, Any]) -> str:
     """Figures in one line."""
     return "  ".join(f"{name} {value:.3g}" for name, value in figures.items())

@@ -30,11 +30,12 @@ from posezoo.train import checkpoint
 from posezoo.train.begin import begun, join
 from posezoo.train.card import write_card
 from posezoo.train.interrupts import Interrupts
-from posezoo.train.log import NOBODY, Bar, Log, Meter, counted, duration, short
+from posezoo.train.log import NOBODY, Bar, Log, Meter, duration, short
 from posezoo.train.network import make_model, norms
 from posezoo.train.optimise import Learner, Outcome, rate_lines
 from posezoo.train.order import Batch, Order, Rows, Share, loader_error, make_loader
 from posezoo.train.recipe import Recipe
+from posezoo.words import counted
 
 _GO_ON = "the same command with --resume goes on"
 _MOST_SHOWN = 4  # figures of a validation in its line

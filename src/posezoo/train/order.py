@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from posezoo.errors import PosezooError
-from posezoo.train.log import counted
+from posezoo.words import counted
 
 Key = tuple[int, int]
 Batch = dict[str, Tensor]

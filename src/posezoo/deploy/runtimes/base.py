@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from posezoo.cpu import multiplies_bytes
 from posezoo.errors import PosezooError
+from posezoo.words import counted
 
 RUNTIMES = ("auto", "onnx", "openvino", "torch", "torch-compile")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
@@ -64,7 +65,7 @@ def describe(runtime: Runtime) -> str:
     said = f"{runtime.name} on {runtime.device}, {runtime.precision}"
     if runtime.device != "cpu":
         return said
-    told = f"{said}, {runtime.threads} {'thread' if runtime.threads == 1 else 'threads'}"
+    told = f"{said}, {counted(runtime.threads, 'thread')}"
     return f"{told}, its weights of 8 bits saturate on this CPU" if saturates(runtime) else told
 
 
