@@ -26,7 +26,7 @@ from loop_fixtures import _tiny_networks, folder_is, people, recipe, state_of  #
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.lock import LOCK  # noqa: E402
 from posezoo.train import begin, run  # noqa: E402
-from test_loop_devices import places  # noqa: E402
+from test_loop_devices import in_two_processes  # noqa: E402
 from tiny_runs import write_recipe  # noqa: E402
 
 AT_WORK = r"another run is at work in .*: wait for it, or choose another run\.folder$"
@@ -103,13 +103,6 @@ def test_every_process_of_a_run_hears_that_the_folder_is_taken(tmp_path: Path) -
     with (tmp_path / "run" / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         command = [sys.executable, "-m", "posezoo", "train", str(path), "run.device=cpu"]
-        started = [
-            subprocess.Popen(
-                command, env={**os.environ, **place, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
-            )
-            for place in places(2)
-        ]
-        for process in started:
-            _, told = process.communicate(timeout=200)
-            assert process.returncode == 2, told
+        for code, told in in_two_processes(command):
+            assert code == 2, told
             assert told.count("another run is at work in") == 1, told

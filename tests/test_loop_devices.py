@@ -104,21 +104,26 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, uneven_recipe: Path, 
     assert (tmp_path / "log.csv").read_text().count("validate,AP,") == 3
 
 
-@pytest.mark.slow
-def test_the_command_in_two_processes_with_passes_and_workers(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, uneven(tmp_path))
-    how = [*SHARED[1:], "optimiser.batch_size=4", "optimiser.accumulate=2", "run.workers=1", "run.save_every=1"]
-    run(recipe, [*how, folder_is(tmp_path / "one")])
-    command = [sys.executable, "-m", "posezoo", "train", str(recipe), *how, folder_is(tmp_path / "two")]
+def in_two_processes(command: list[str]) -> list[tuple[int, str]]:
+    """Of each process of a command its exit code, and what it says on stderr."""
     started = [
         subprocess.Popen(
             command, env={**os.environ, **place, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
         )
         for place in places(2)
     ]
-    for process in started:
-        _, told = process.communicate(timeout=300)
-        assert process.returncode == 0, told
+    told = [process.communicate(timeout=300)[1] for process in started]
+    return [(process.returncode, text) for process, text in zip(started, told, strict=True)]
+
+
+@pytest.mark.slow
+def test_the_command_in_two_processes_with_passes_and_workers(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, uneven(tmp_path))
+    how = [*SHARED[1:], "optimiser.batch_size=4", "optimiser.accumulate=2", "run.workers=1", "run.save_every=1"]
+    run(recipe, [*how, folder_is(tmp_path / "one")])
+    command = [sys.executable, "-m", "posezoo", "train", str(recipe), *how, folder_is(tmp_path / "two")]
+    for code, told in in_two_processes(command):
+        assert code == 0, told
     assert_close(after(tmp_path / "one"), after(tmp_path / "two"), 2e-6)
 
 

@@ -62,7 +62,7 @@ def joint_columns(estimator: Estimator, skeleton: Skeleton) -> NDArray[np.int64]
     return columns
 
 
-def placeholders(task: Task, skeleton: Skeleton) -> Poses:
+def trial_poses(task: Task, skeleton: Skeleton) -> Poses:
     """A pose for each box of a picture, all of whose joints are in its middle: to see what can be done with poses."""
     xyxy = task.boxes.xyxy
     middles = np.repeat(xyxy.reshape(-1, 1, 2, 2).mean(axis=2), len(skeleton), axis=1)

@@ -27,7 +27,7 @@ from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator
 from posezoo.evaluate import judge
 from posezoo.evaluate.journal import Journal
-from posezoo.evaluate.pipeline import apply, estimate, joint_columns, judgeable, placeholders
+from posezoo.evaluate.pipeline import apply, estimate, joint_columns, judgeable, trial_poses
 from posezoo.evaluate.plan import Task, plan, present, refuse_missing
 from posezoo.evaluate.protocol import Protocol, get_protocol, need_boxes, protocol_of
 from posezoo.evaluate.report import Report
@@ -266,7 +266,7 @@ def _try(run: _Run, annotations: Path) -> None:
         PosezooError: the annotations cannot be judged by.
     """
     for task in run.tasks[:1]:
-        poses = placeholders(task, run.estimator.skeleton)
+        poses = trial_poses(task, run.estimator.skeleton)
         found = judgeable(task, poses, run.protocol, run.estimator, run.skeleton, run.columns)
         judge(found, run.dataset, annotations, {}, own=True)
 

@@ -26,7 +26,7 @@ from posezoo.errors import PosezooError
 from posezoo.estimator import Estimator, NetworkSpec
 from posezoo.evaluate import judge
 from posezoo.evaluate.oks import keypoint_ap
-from posezoo.evaluate.pipeline import estimate, joint_columns, judgeable, placeholders
+from posezoo.evaluate.pipeline import estimate, joint_columns, judgeable, trial_poses
 from posezoo.evaluate.plan import Task, plan
 from posezoo.evaluate.protocol import Protocol
 from posezoo.models.hourglass import StackedHourglass
@@ -310,7 +310,7 @@ class _Judge:
 
     def _try(self) -> None:
         """Judge people whose joints all are in the middle of their box, to see whether anybody can be judged."""
-        found = self.judged((task, placeholders(task, self.trainee.skeleton)) for task in self.tasks)
+        found = self.judged((task, trial_poses(task, self.trainee.skeleton)) for task in self.tasks)
         if not math.isfinite(value := found.get(self.metric, math.nan)) or value == NOBODY:
             raise PosezooError(
                 f"data.validate: {self.annotations} has nobody whom {self.metric} can be told of; validate on another "
