@@ -145,12 +145,13 @@ def crop_images(
     # OpenCV 5 cuts four channels in half the time of three, and to the same values
     fourth = not large and image_rgb.size <= _WORTH_A_FOURTH * crops.size
     image = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2RGBA) if fourth and image_rgb.size else image_rgb
+    rgba = np.empty((height, width, 4), np.uint8)
     for crop, matrix in zip(crops, matrices, strict=True):
         source, to_crop = _region(image, matrix, (width, height)) if large else (image, matrix)
         if source.size == 0:
             crop[:] = 0
         elif fourth:
-            rgba = cv2.warpAffine(source, to_crop, (width, height), flags=cv2.INTER_LINEAR)
+            cv2.warpAffine(source, to_crop, (width, height), dst=rgba, flags=cv2.INTER_LINEAR)
             cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB, dst=crop)
         else:
             cv2.warpAffine(source, to_crop, (width, height), dst=crop, flags=cv2.INTER_LINEAR)
@@ -208,8 +209,9 @@ def normalise(
     people, height, width = crops.shape[:3]
     planes = _output(out, (people, 3, height, width), np.float32)
     order = (0, 1, 2) if channels == "rgb" else (2, 1, 0)
+    split = [np.empty((height, width), np.uint8) for _ in range(3)]
     for crop, plane in zip(crops, planes, strict=True):
-        split = cv2.split(crop)
+        cv2.split(crop, split)
         for channel, source in enumerate(order):
             cv2.LUT(split[source], tables[channel], dst=plane[channel])
     return planes
