@@ -18,8 +18,8 @@ from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.files import atomic_path  # noqa: E402
 from posezoo.skeletons import get_skeleton  # noqa: E402
 from posezoo.train.checkpoint import Best, differences, facts_of, read_state, sweep, write_state  # noqa: E402
-from posezoo.train.pose import make_codec  # noqa: E402
 from posezoo.train.recipe import Recipe, load_recipe  # noqa: E402
+from posezoo.train.target import make_codec  # noqa: E402
 from tiny_runs import write_recipe  # noqa: E402
 
 

@@ -76,6 +76,31 @@ def test_the_public_names() -> None:
     assert run_version() == f"posezoo {posezoo.__version__}"
 
 
+def test_the_public_names_need_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from posezoo import *; import posezoo, inspect\n"
+        "inspect.getmembers(posezoo)\n"
+        "try: load_weights(None, {})\nexcept PosezooError as err: print(err)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("loading weights needs torch: pip install")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["predict", "--foo"], "error: No such option: --foo"),
+        (["nope"], "error: No such command 'nope'; see posezoo --help"),
+        (["serve", "--port", "99999"], "error: Invalid value for '--port'"),
+        (["data", "nope"], "error: No such command 'nope'; see posezoo data --help"),
+        (["predict"], "error: Missing argument 'SOURCE"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_line(run: Any, words: list[str], line: str) -> None:
+    ran = run(*words)
+    assert ran.code == 2 and ran.out == "" and ran.err.startswith(line) and ran.err.count("\n") == 1
+
+
 def run_version() -> str:
     done = subprocess.run([sys.executable, "-m", "posezoo", "--version"], capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
-import posezoo
-from posezoo.errors import PosezooError
-from posezoo.models.build import build
-from posezoo.zoo import get_entry
-from posezoo.zoo.weights import load_weights
-from posezoo.zoo.weights.convert import convert
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+import posezoo  # noqa: E402
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models.build import build  # noqa: E402
+from posezoo.zoo import get_entry  # noqa: E402
+from posezoo.zoo.weights import load_weights  # noqa: E402
+from posezoo.zoo.weights.convert import convert  # noqa: E402
 
 SMALL = "mobile_pose_mobilenetv3_small"
 
@@ -42,6 +45,15 @@ def small_file(folder: Path, joints: int = 17) -> Path:
 def facts_of(path: Path) -> dict[str, str]:
     with safe_open(path, "pt") as file:
         return dict(file.metadata())
+
+
+def test_weights_that_do_not_say_which_joints(tmp_path: Path) -> None:
+    torch.save(build("simple_pose_resnet18_v1b", 17).state_dict(), tmp_path / "a.pth")
+    convert(
+        tmp_path / "a.pth", tmp_path / "a.safetensors"
+    )  # which of the entries of this network it is of is not known
+    with pytest.raises(PosezooError, match=r"a\.safetensors does not say which joints .*\(-m NAME --weights"):
+        posezoo.Estimator(tmp_path / "a.safetensors")
 
 
 def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from posezoo.errors import PosezooError
-from posezoo.models.build import build
-from posezoo.models.darknet import Darknet, SamePool, Section, Yolo, parse_cfg, yolov3_sections
-from posezoo.zoo.weights import load_weights
+torch = pytest.importorskip("torch")
+
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models.build import build  # noqa: E402
+from posezoo.models.darknet import Darknet, SamePool, Section, Yolo, parse_cfg, yolov3_sections  # noqa: E402
+from posezoo.zoo.weights import load_weights  # noqa: E402
 
 TOLERANCE = 1e-4
 BOXES_TOLERANCE = 4e-4  # widths are exponentials: the peer's own two runs differ by 3.3e-4

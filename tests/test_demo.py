@@ -129,6 +129,7 @@ def test_a_file_each(run: Any, pictures: list[str], tmp_path: Path, format: str,
     ran = run(*pictures, "--indir", "in", "--detfile", "boxes.json", "--outdir", "out", "--format", format)
     assert ran.code == 0
     files = sorted((tmp_path / "out" / "sep-json").iterdir())
+    assert [file.name for file in files] == ["p0.json", "p1.json", "p2.json"]
     assert [len(json.loads(file.read_text())[names]) for file in files] == [0, 2, 1]
 
 

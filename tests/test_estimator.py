@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_a_stream_is_in_order_and_looks_only_a_little_ahead(estimator: Estimator
     stream = estimator.stream(endless())
     assert [len(next(stream)) for _ in range(20)] == [0, 1, 2] * 6 + [0, 1]
     assert taken <= 20 + LOOK_AHEAD
+
+
+def test_what_was_read_before_an_image_that_fails_is_given(estimator: Estimator, tmp_path: Path) -> None:
+    def camera() -> Iterator[Any]:
+        yield from [picture(64, 64, [])] * 2
+        raise RuntimeError("unplugged")
+
+    for images, error in [
+        (camera(), RuntimeError),
+        (iter([picture(64, 64, [])] * 2 + [tmp_path / "gone.jpg"]), PosezooError),
+    ]:
+        found = []
+        with pytest.raises(error):
+            for poses in estimator.stream(images):
+                found.append(poses)
+        assert len(found) == 2
 
 
 def test_given_boxes_are_used_in_their_order(estimator: Estimator) -> None:
@@ -248,6 +265,8 @@ def test_files_and_options_that_do_not_work(files: tuple[Path, Path], tmp_path: 
         ({"runtime": "torch"}, "the torch runtime cannot run it"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"threads": 0}, "threads must be 1 or more"),
+        ({"max_megapixels": -1}, "max-megapixels must be a number above 0, but is -1"),
+        ({"max_megapixels": "x"}, "max-megapixels must be a number above 0, but is x"),
         ({"weights": files[0]}, "has its weights inside"),
     ]:
         with pytest.raises(PosezooError, match=message):
@@ -292,6 +311,18 @@ def test_the_packaged_pair_finds_the_astronaut() -> None:
     nose, left, right = (best.keypoints_xy[0, joint(name)] for name in ("nose", "left_shoulder", "right_shoulder"))
     assert np.abs(nose - (224, 118)).max() < 25
     assert left[0] - right[0] > 120  # she faces us: her left is on our right
+
+
+def test_the_example_of_the_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    examples = doctest.DocTestFinder(recurse=False).find(Estimator, "Estimator", globs={"Estimator": Estimator})
+    done = [doctest.DocTestRunner().run(example) for example in examples]
+    assert sum(each.attempted for each in done) == 2 and sum(each.failed for each in done) == 0
+
+
+def test_numbers_of_numpy_are_whole_numbers(files: tuple[Path, Path]) -> None:
+    made = Estimator(files[0], detector="whole", batch_size=np.int64(4), threads=np.int64(1))  # type: ignore[arg-type]
+    assert made.batch_size == 4 and len(made(picture(64, 64, []))) == 1
 
 
 # ---- a detector of one's own

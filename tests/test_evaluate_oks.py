@@ -322,6 +322,23 @@ def test_the_truth_as_predictions_scores_one(dataset: str, shared: Path) -> None
     assert evaluate(as_predictions(dataset, content, noise=40.0), content, dataset)["AP"] < 0.95
 
 
+def test_predictions_by_the_names_of_files() -> None:
+    content = make_truth(0, 17)
+    predictions = make_predictions(content, 0, 17)
+    wanted = evaluate(predictions, content, "coco")
+    number = {picture["id"]: n for n, picture in enumerate(content["images"])}  # some of which are ids of others
+    content["images"] = [{**each, "file_name": f"val/{number[each['id']]:06d}.jpg"} for each in content["images"]]
+    assert set(number) & set(number.values())
+    for called in (lambda n: n, "{:06d}.jpg".format):
+        named = [{**each, "image_id": called(number[each["image_id"]])} for each in predictions]
+        assert evaluate(named, content, "coco") == wanted
+    with pytest.raises(PosezooError, match=r"1 of \d+ predictions .*of 'gone.jpg'; the others go by the names"):
+        evaluate([*named, {**named[0], "image_id": "gone.jpg"}], content, "coco")
+    assert evaluate(predictions, content, "coco") == wanted  # ids stay ids
+    with pytest.raises(PosezooError, match=r"of image_id 'gone.jpg'; image_ids there are such as"):
+        evaluate([{**each, "image_id": "gone.jpg"} for each in predictions], content, "coco")
+
+
 def test_nothing_found_scores_nothing(tmp_path: Path) -> None:
     content = make_truth(0, 17)
     assert set(evaluate([], content, "coco").values()) == {0.0}

@@ -193,14 +193,16 @@ def test_no_working_link(home: Path, tmp_path: Path) -> None:
     ) as caught:
         fetch(entry)
     assert str(home / FILE) in str(caught.value)
-    assert "give its file (--weights FILE; in Python pretrained=PATH)" in str(caught.value)
+    assert "give its file (--weights FILE; demo: --checkpoint FILE; in Python weights=PATH, of get_model" in str(
+        caught.value
+    )
     with pytest.raises(
         PosezooError, match=r"no link that leads straight to net\.params .* in a folder; get it by hand"
     ):
         fetch(entry_of(note="in a folder"))
     (tmp_path / FILE).write_bytes(CONTENT)
     assert fetch(entry, mirrors=[tmp_path]) == home / FILE
-    with pytest.raises(PosezooError, match=r"net.test has no weights to load: give its file \(--weights FILE; in"):
+    with pytest.raises(PosezooError, match=r"net.test has no weights to load: give its file \(--weights FILE; demo"):
         fetch(entry, ())
 
 

@@ -228,6 +228,10 @@ def test_coco_layout():
     ("images", "ids"),
     [
         (["000000000785.jpg", "dir/12.png"], [785, 12]),
+        (
+            ["COCO_val2014_000000000139.jpg", "COCO_12.jpg", "xCOCO_val2014_7.jpg"],
+            [139, "COCO_12.jpg", "xCOCO_val2014_7.jpg"],
+        ),
         (["street.jpg", "12a.png", "-3.png", "1.5.png"], ["street.jpg", "12a.png", "-3.png", "1.5.png"]),
         (["12.jpg", "0012.png", "13.jpg"], ["12.jpg", "0012.png", 13]),
         (["a/7.jpg", "b/7.jpg", "a/x.jpg", "b/x.jpg"], ["a/7.jpg", "b/7.jpg", "a/x.jpg", "b/x.jpg"]),

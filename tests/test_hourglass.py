@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from posezoo.errors import PosezooError
-from posezoo.models import hourglass
-from posezoo.models.build import build
-from posezoo.models.hourglass import StackedHourglass
-from posezoo.zoo.weights import load_weights
-from posezoo.zoo.weights.layout import KeyMap
-from zoo_fixtures import TOLERANCE, arrays_of, difference, input_of, keys_of, layout_of, read_fixture
+torch = pytest.importorskip("torch")
+
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models import hourglass  # noqa: E402
+from posezoo.models.build import build  # noqa: E402
+from posezoo.models.hourglass import StackedHourglass  # noqa: E402
+from posezoo.zoo.weights import load_weights  # noqa: E402
+from posezoo.zoo.weights.layout import KeyMap  # noqa: E402
+from zoo_fixtures import TOLERANCE, arrays_of, difference, input_of, keys_of, layout_of, read_fixture  # noqa: E402
 
 FIXTURES = {
     "hourglass/pytorch_pose_hg_s1_b1": ("hourglass_s1", "pytorch-pose"),

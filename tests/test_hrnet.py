@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
-from posezoo.models.build import build
-from posezoo.zoo.weights import load_weights
-from posezoo.zoo.weights.layout import KeyMap
-from zoo_fixtures import TOLERANCE, arrays_of, difference, input_of, keys_of, layout_of, read_fixture
+torch = pytest.importorskip("torch")
+
+from posezoo.models.build import build  # noqa: E402
+from posezoo.zoo.weights import load_weights  # noqa: E402
+from posezoo.zoo.weights.layout import KeyMap  # noqa: E402
+from zoo_fixtures import TOLERANCE, arrays_of, difference, input_of, keys_of, layout_of, read_fixture  # noqa: E402
 
 FIXTURES = {
     "hrnet/coco_pose_hrnet_w32_256x192": "pose_hrnet_w32",

@@ -197,8 +197,8 @@ def test_boxes_from_an_iterator(estimator: Estimator) -> None:
         ("ab", r"boxes_xyxy must be a list or an iterator of \(N, 4\) boxes, not str"),
         (5, r"boxes_xyxy must be a list or an iterator of \(N, 4\) boxes, not int"),
         ({"a.png": BOXES, "b.png": BOXES}, "must be a list or an iterator .* not dict"),
-        (["abc", BOXES], r"image 0: boxes_xyxy must be \(N, 4\) numbers for an image: str, "),
-        ([BOXES, (box for box in BOXES)], r"image 1: boxes_xyxy must be \(N, 4\) numbers for an image: generator, "),
+        (["abc", BOXES], r"image 0: boxes_xyxy must be \(any, 4\) numbers: str, "),
+        ([BOXES, (box for box in BOXES)], r"image 1: boxes_xyxy must be \(any, 4\) numbers: generator, "),
     ],
 )
 def test_boxes_of_images_that_are_none(estimator: Estimator, given: Any, message: str) -> None:
@@ -208,7 +208,7 @@ def test_boxes_of_images_that_are_none(estimator: Estimator, given: Any, message
 
 @pytest.mark.parametrize("given", ["abc", object(), {}, [[0, 0, 9, 9], [1]], [[0, 0, HUGE, 9]]])
 def test_boxes_of_an_image_that_are_none(estimator: Estimator, given: Any) -> None:
-    with pytest.raises(PosezooError, match=r"image 0: boxes_xyxy must be \(N, 4\) numbers for an image"):
+    with pytest.raises(PosezooError, match=r"image 0: boxes_xyxy must be \(any, 4\) numbers"):
         estimator(IMAGE, given)
 
 

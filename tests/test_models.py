@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from posezoo.errors import PosezooError
-from posezoo.models.build import ARCHS, build, outline
-from posezoo.models.mobilenet import round_channels
-from posezoo.zoo.weights import gluoncv
+torch = pytest.importorskip("torch")
+
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models.build import ARCHS, build, outline  # noqa: E402
+from posezoo.models.mobilenet import round_channels  # noqa: E402
+from posezoo.zoo.weights import gluoncv  # noqa: E402
 
 QUICK = [
     "simple_pose_resnet18_v1b",

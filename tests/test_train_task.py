@@ -23,10 +23,10 @@ from posezoo.crop import normalise  # noqa: E402
 from posezoo.errors import PosezooError  # noqa: E402
 from posezoo.models.build import build  # noqa: E402
 from posezoo.skeletons import get_skeleton  # noqa: E402
-from posezoo.train.joints import joint_weights, weights_in_words  # noqa: E402
 from posezoo.train.losses import MAP_SCALE, heatmap_mse, heatmap_ohkm, integral_l1, label_loss  # noqa: E402
-from posezoo.train.pose import PoseTask, every_stack, make_codec  # noqa: E402
+from posezoo.train.pose import PoseTask, every_stack  # noqa: E402
 from posezoo.train.recipe import TargetPart  # noqa: E402
+from posezoo.train.target import joint_weights, loss_in_words, make_codec, weights_in_words  # noqa: E402
 from train_fixtures import CPU, Given, _one_thread, batch_of, fit, people, recipe_of  # noqa: E402
 
 COMBINED = CombinedCodec(HeatmapCodec(), IntegralCodec("sigmoid"), heatmap_joints=3)
@@ -254,6 +254,23 @@ def test_parts_weigh_as_the_recipe_says(people: Callable[[str], Path]) -> None:
 def test_targets_that_do_not_fit(skeleton: str, target: dict[str, Any], message: str) -> None:
     with pytest.raises(PosezooError, match=message):
         make_codec(TargetPart.model_validate(target), get_skeleton(skeleton))
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "target", "words"),
+    [
+        ("coco17", {}, "mse of heatmaps"),
+        ("coco17", {"loss": "ohkm", "hardest": 6}, "mse of the 6 worst heatmaps of each person"),
+        ("halpe136", {"codec": "integral-sigmoid"}, "L1 of places, with symmetric gradients"),
+        (
+            "halpe136",
+            {"codec": "combined-26", "integral_weight": 0.5},
+            "mse of heatmaps, of 26 joints; 0.5 times L1 of the places of the other 110, with symmetric gradients",
+        ),
+    ],
+)
+def test_the_loss_in_words(skeleton: str, target: dict[str, Any], words: str) -> None:
+    assert loss_in_words(get_skeleton(skeleton), TargetPart.model_validate(target)) == words
 
 
 # ---- the network's side

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -138,3 +139,19 @@ def test_poses_travel_between_processes():
     poses = some_poses(2)
     copy = pickle.loads(pickle.dumps(poses))
     assert copy.skeleton == COCO and np.array_equal(copy.keypoints_xy, poses.keypoints_xy)
+    for each in (copy, pickle.loads(pickle.dumps(Boxes([[1, 2, 3, 4]]))), deepcopy(poses)):
+        assert not any(array.flags.writeable for array in vars(each).values() if isinstance(array, np.ndarray))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("skeleton", "coco17", "skeleton must be what get_skeleton gives, but is 'coco17'"),
+        ("track_ids", [1.5, 2], "track_ids must be whole numbers, not float64"),
+        ("track_ids", ["a", "b"], r"track_ids must be \(2\) numbers: list, "),
+        ("scores", "high", r"scores must be \(2, 17\) numbers: str, "),
+    ],
+)
+def test_what_is_no_array_of_numbers(field, value, message):
+    with pytest.raises(PosezooError, match=message):
+        dataclasses.replace(some_poses(2), **{field: value})

@@ -16,16 +16,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
-from posezoo.errors import PosezooError
-from posezoo.models.build import build
-from posezoo.zoo.kinds import is_cut_off
-from posezoo.zoo.weights import identify, load_weights, read_weights
-from posezoo.zoo.weights.convert import convert
-from posezoo.zoo.weights.partial import load_fitting
-from weights_fixtures import SMALL, filled
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors")
+pytest.importorskip("safetensors.torch")
+
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models.build import build  # noqa: E402
+from posezoo.zoo.kinds import is_cut_off  # noqa: E402
+from posezoo.zoo.weights import identify, load_weights, read_weights  # noqa: E402
+from posezoo.zoo.weights.convert import convert  # noqa: E402
+from posezoo.zoo.weights.partial import load_fitting  # noqa: E402
+from weights_fixtures import SMALL, filled  # noqa: E402
 
 
 def state_of(arch: str = SMALL, joints: int = 17, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from posezoo.errors import PosezooError
-from posezoo.models.build import build
-from posezoo.models.darknet import Darknet, Section
-from posezoo.zoo.weights import load_weights, read_weights
-from weights_fixtures import SMALL
+torch = pytest.importorskip("torch")
+
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models.build import build  # noqa: E402
+from posezoo.models.darknet import Darknet, Section  # noqa: E402
+from posezoo.zoo.weights import load_weights, read_weights  # noqa: E402
+from weights_fixtures import SMALL  # noqa: E402
 
 
 def darknet_file(path: Path, numbers: np.ndarray, version: tuple[int, int, int] = (0, 2, 0)) -> Path:

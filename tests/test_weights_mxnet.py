@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from posezoo.errors import PosezooError
-from posezoo.models.build import build, outline
-from posezoo.zoo.weights import gluoncv, load_weights, read_params
-from weights_fixtures import SMALL, filled
+torch = pytest.importorskip("torch")
+
+from posezoo.errors import PosezooError  # noqa: E402
+from posezoo.models.build import build, outline  # noqa: E402
+from posezoo.zoo.weights import gluoncv, load_weights, read_params  # noqa: E402
+from weights_fixtures import SMALL, filled  # noqa: E402
 
 PARAMS = [
     "dtypes.params",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from posezoo.zoo import get_entry as get_entry
     from posezoo.zoo import get_model as get_model
     from posezoo.zoo import list_models as list_models
-    from posezoo.zoo.weights import load_weights as load_weights
+    from posezoo.zoo import load_weights as load_weights
 
 _HOMES = {
     "Boxes": "posezoo.types",
@@ -42,7 +42,7 @@ _HOMES = {
     "get_model": "posezoo.zoo",
     "get_skeleton": "posezoo.skeletons",
     "list_models": "posezoo.zoo",
-    "load_weights": "posezoo.zoo.weights",
+    "load_weights": "posezoo.zoo",
 }
 
 __all__ = [

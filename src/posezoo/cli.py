@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -32,6 +33,7 @@ MODULES = {
     "doctor": "doctor",
     "convert-results": "convert_results",
 }
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever typer has it
 SETTINGS: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
 
 
@@ -97,7 +99,16 @@ app = _app()
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 our mistake, 2 the user's, 130 stopped by Ctrl-C."""
-    app(arguments, prog_name="posezoo")
+    try:
+        code = app(arguments, prog_name="posezoo", standalone_mode=False)
+    except _UsageError as err:
+        if type(err).__name__ == "NoArgsIsHelpError":
+            err.show()
+        else:
+            where = err.ctx.command_path if err.ctx else "posezoo"
+            typer.echo(f"error: {err.format_message().rstrip('.')}; see {where} --help", err=True)
+        code = err.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

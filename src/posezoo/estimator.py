@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -26,7 +26,7 @@ from posezoo.deploy.runtimes import (
 from posezoo.detect import Detector, get_detector
 from posezoo.detect.boxes_file import BoxesFile
 from posezoo.errors import PosezooError
-from posezoo.media.images import Picture, load_picture
+from posezoo.media.images import Picture, check_megapixels, load_picture
 from posezoo.skeletons import Skeleton, get_skeleton
 from posezoo.suppress import oks_nms, person_scores
 from posezoo.types import Boxes, Poses
@@ -115,11 +115,16 @@ class Estimator:
         opened: the name or file that the network was opened by, and the file of its weights; None: not known.
 
     Example:
-        >>> poses = Estimator()("examples/astronaut.png")     # doctest: +SKIP
-        >>> poses.keypoints_xy.shape                          # doctest: +SKIP
+        >>> poses = Estimator()("examples/astronaut.png")
+        >>> poses[poses.person_scores > 0.16].keypoints_xy.shape    # as `posezoo predict` draws them
         (1, 17, 2)
     """
 
+    spec: NetworkSpec
+    runtime: Runtime
+    detector: Detector | None
+    batch_size: int
+    max_megapixels: float | None
     merge: bool | None = None
     opened: tuple[str, str | None] | None = None
     _device: OnDevice | None = None
@@ -129,7 +134,7 @@ class Estimator:
         self,
         name_or_file: str | os.PathLike[str] = "embedded",
         weights: str | os.PathLike[str] | None = None,
-        detector: str | os.PathLike[str] | Detector | None = "embedded",
+        detector: str | os.PathLike[str] | Detector | Callable[..., Any] | None = "embedded",
         runtime: str = "auto",
         device: str = "auto",
         flip: bool = False,
@@ -156,13 +161,15 @@ class Estimator:
         Raises:
             PosezooError: an unknown name, a missing file, a missing extra, or no such device.
         """
-        if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        if batch_size is not None and not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
             raise PosezooError(f"batch_size must be 1 or more, a whole number, but is {batch_size!r}")
+        if max_megapixels is not None:
+            check_megapixels(max_megapixels)
         self.spec, self.runtime = open_network(name_or_file, weights, runtime, device, threads, precision)
         self.opened = os.fspath(name_or_file), None if weights is None else os.fspath(weights)
         self.detector = None if detector is None else get_detector(detector, runtime, device, threads)
         self.flip, self.max_megapixels = flip, max_megapixels
-        self.batch_size = batch_size or default_batch_size(self.runtime.device)
+        self.batch_size = int(batch_size) if batch_size else default_batch_size(self.runtime.device)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -214,7 +221,7 @@ class Estimator:
 
         Raises:
             PosezooError: an image that cannot be read or is no uint8 RGB array; boxes that are not (N, 4), finite
-                and of positive size.
+                and of no negative size.
         """
         if isinstance(images, Iterator):
             return self.stream(images, boxes_xyxy)
@@ -238,7 +245,12 @@ class Estimator:
         Args:
             images: paths or arrays, as for a call; any number of them.
             boxes_xyxy: for each image (N, 4) boxes, or None to run the detector.
-            look_ahead: how many images are read together, as long as they are not too large for that.
+            look_ahead: how many images are read together, as long as they are not too large for that; 1 where each
+                result is wanted before the next image is read, as of a camera.
+
+        Raises:
+            PosezooError: see `__call__`; those of the images before it are yielded first. So with any other error that
+                `images` raises.
         """
         for chunk in self._chunks(images, boxes_xyxy, look_ahead):
             yield from self._estimate([picture for picture, _ in chunk], [boxes for _, boxes in chunk])
@@ -251,19 +263,27 @@ class Estimator:
         given = None if boxes_xyxy is None else _one_by_one(boxes_xyxy)
         chunk: list[tuple[Picture, Boxes | None]] = []
         pixels = 0
-        for index, image in enumerate(images):
-            try:
-                picture = load_picture(image, self.max_megapixels)
-                boxes = None if given is None else _as_boxes(next(given, _MISSING))
-            except PosezooError as err:
-                raise err if isinstance(image, str | os.PathLike) else PosezooError(f"image {index}: {err}") from None
-            chunk.append((picture, boxes))
-            pixels += picture.image_rgb[..., 0].size
-            if len(chunk) >= look_ahead or pixels >= LOOK_AHEAD_PIXELS:
+        try:
+            for index, image in enumerate(images):
+                chunk.append(self._load(index, image, given))
+                pixels += chunk[-1][0].image_rgb[..., 0].size
+                if len(chunk) >= look_ahead or pixels >= LOOK_AHEAD_PIXELS:
+                    yield chunk
+                    chunk, pixels = [], 0
+        except Exception:
+            if chunk:  # what was read before
                 yield chunk
-                chunk, pixels = [], 0
+            raise
         if chunk:
             yield chunk
+
+    def _load(self, index: int, image: ImageLike, given: Iterator[Any] | None) -> tuple[Picture, Boxes | None]:
+        """An image and the boxes given for it."""
+        try:
+            picture = load_picture(image, self.max_megapixels)
+            return picture, None if given is None else _as_boxes(next(given, _MISSING))
+        except PosezooError as err:
+            raise err if isinstance(image, str | os.PathLike) else PosezooError(f"image {index}: {err}") from None
 
     def _estimate(self, pictures: list[Picture], given: list[Boxes | None]) -> Iterator[Poses]:
         boxes = self._detect(pictures, given)
@@ -405,10 +425,7 @@ _MISSING = object()
 def _as_boxes(boxes: Any) -> Boxes | None:
     if boxes is _MISSING:
         raise PosezooError("boxes_xyxy ends before the images do")
-    try:
-        return boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
-    except (TypeError, ValueError, OverflowError) as err:  # numpy's, of what it cannot make numbers of
-        raise PosezooError(f"boxes_xyxy must be (N, 4) numbers for an image: {type(boxes).__name__}, {err}") from None
+    return boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
 
 
 def _one_by_one(boxes_xyxy: Any) -> Iterator[Any]:

@@ -1,14 +1,14 @@
 """The two things that flow between stages: `Boxes` and `Poses`.
 
-Both are validated, immutable, and legal at length 0. Pixels are those of the original image: x to the right, y down,
-(0, 0) the centre of the top left pixel.
+Both are validated in shape, immutable, and legal at length 0. Pixels are those of the original image: x to the right,
+y down, (0, 0) the centre of the top left pixel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,14 +24,28 @@ _T = TypeVar("_T", "Boxes", "Poses")
 
 def _array(name: str, value: ArrayLike, shape: tuple[int | None, ...], dtype: type = np.float32) -> NDArray:
     """`value` as a read-only array of `shape` (None: any length), or an error that names both shapes."""
-    array: NDArray = np.array(value, dtype=dtype)
+    try:
+        given: NDArray = np.array(value)
+        array: NDArray = given.astype(dtype, copy=False)
+    except (TypeError, ValueError, OverflowError) as err:
+        raise PosezooError(f"{name} must be {_form(shape)} numbers: {type(value).__name__}, {err}") from None
+    if dtype is np.int64 and given.size and given.dtype.kind not in "iu":
+        raise PosezooError(f"{name} must be whole numbers, not {given.dtype}")
     if array.size == 0 and array.ndim < len(shape):
         array = array.reshape([0, *(1 if s is None else s for s in shape[1:])])
     if array.ndim != len(shape) or any(s is not None and s != n for s, n in zip(shape, array.shape, strict=True)):
-        want = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
-        raise PosezooError(f"{name} must have shape {want}, but has {array.shape}")
+        raise PosezooError(f"{name} must have shape {_form(shape)}, but has {array.shape}")
     array.flags.writeable = False
     return array
+
+
+def _form(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+
+
+def _reduce(value: Boxes | Poses) -> tuple[Any, ...]:
+    """How pickle and copy make another: by the constructor, which leaves its arrays read-only too."""
+    return type(value), tuple(getattr(value, f.name) for f in fields(value))
 
 
 def _take(value: _T, index: Index) -> _T:
@@ -48,14 +62,18 @@ class Boxes:
 
     Attributes:
         xyxy: (N, 4) float32, left, top, right, bottom in pixels; right >= left and bottom >= top; finite.
-        scores: (N,) float32 in [0, 1]; 1 where none are given.
+        scores: (N,) float32, in [0, 1] where our detectors give them; 1 where none are given.
 
     Raises:
-        PosezooError: a wrong shape, a value that is not finite, or a box of negative size.
+        PosezooError: no numbers, a wrong shape, a value that is not finite, or a box of negative size.
     """
 
     xyxy: Floats
     scores: Floats = None  # type: ignore[assignment]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, xyxy: ArrayLike, scores: ArrayLike | None = None) -> None: ...
 
     def __post_init__(self) -> None:
         xyxy = _array("boxes_xyxy", self.xyxy, (None, 4))
@@ -74,6 +92,9 @@ class Boxes:
         """No box at all."""
         return cls(np.zeros((0, 4), np.float32))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
+
     def __len__(self) -> int:
         return len(self.xyxy)
 
@@ -87,14 +108,15 @@ class Poses:
 
     Attributes:
         keypoints_xy: (N, K, 2) float32, pixels of the original image.
-        scores: (N, K) float32 in [0, 1], how sure the network is of each joint.
+        scores: (N, K) float32, how sure the network is of each joint: in [0, 1] where one of ours found it, as they
+            stand where they were read.
         boxes_xyxy: (N, 4) float32, the box that each person was looked for in.
-        box_scores: (N,) float32 in [0, 1].
+        box_scores: (N,) float32, likewise.
         skeleton: the names, order and sigmas of the K joints.
         track_ids: (N,) int64, or None where nothing was tracked.
 
     Raises:
-        PosezooError: shapes that do not belong together or to the skeleton.
+        PosezooError: no numbers, or shapes that do not belong together or to the skeleton.
     """
 
     keypoints_xy: Floats
@@ -104,7 +126,21 @@ class Poses:
     skeleton: Skeleton = field(repr=False)
     track_ids: NDArray[np.int64] | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            keypoints_xy: ArrayLike,
+            scores: ArrayLike,
+            boxes_xyxy: ArrayLike,
+            box_scores: ArrayLike,
+            skeleton: Skeleton,
+            track_ids: ArrayLike | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        if not isinstance(self.skeleton, Skeleton):
+            raise PosezooError(f"skeleton must be what get_skeleton gives, but is {self.skeleton!r:.60}")
         joints = len(self.skeleton.joints)
         keypoints_xy = _array("keypoints_xy", self.keypoints_xy, (None, joints, 2))
         people = len(keypoints_xy)
@@ -125,6 +161,9 @@ class Poses:
         joints = len(skeleton.joints)
         nobody = np.zeros((0, joints, 2), np.float32)
         return cls(nobody, nobody[..., 0], np.zeros((0, 4), np.float32), nobody[:, 0, 0], skeleton)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
 
     def __len__(self) -> int:
         return len(self.keypoints_xy)

@@ -10,6 +10,7 @@ import typer
 
 from posezoo.errors import PosezooError
 from posezoo.terminal import INTERRUPTED, USER_ERROR, AsJson, fail, guard, print_json, print_table, progress_bar
+from posezoo.words import counted
 
 if TYPE_CHECKING:
     from posezoo.bench.rows import Row
@@ -136,6 +137,6 @@ def _draw(chart: Path, rows: list[Row], files: list[Path]) -> None:
     measured = [line for file in files for line in read_csv(file)] if files else with_facts(rows)
     points, left_out = points_of(measured)
     draw(chart, points)
-    typer.echo(f"{len(points)} points -> {chart}", err=True)
+    typer.echo(f"{counted(len(points), 'point')} -> {chart}", err=True)
     for reason in left_out:
         typer.echo(reason, err=True)

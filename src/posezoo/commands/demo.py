@@ -117,6 +117,7 @@ def demo_command(
         save_img,
         min_box_area=min_box_area,
         results=results,
+        ending=".json",
         track="flow" if pose_flow else "boxes" if pose_track else None,
         look=Look(boxes=showbox, theme="fast" if vis_fast else "default"),
         videos=save_video,

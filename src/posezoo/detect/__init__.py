@@ -41,7 +41,7 @@ class Detector(Protocol):
 
 
 def get_detector(
-    spec: str | os.PathLike[str] | Detector,
+    spec: str | os.PathLike[str] | Detector | Callable[..., Any],
     runtime: str = "auto",
     device: str = "auto",
     threads: int | None = None,

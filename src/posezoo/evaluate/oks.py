@@ -21,7 +21,7 @@ from posezoo.data.coco_style import read_json
 from posezoo.data.readers import coco_form
 from posezoo.errors import PosezooError, unknown_name
 from posezoo.evaluate.average_precision import KEYPOINT_KEYS, Found, Matches, Truth, match, summarise
-from posezoo.evaluate.predictions import PART_FIELDS, Columns, Prediction, number_lists, to_columns
+from posezoo.evaluate.predictions import PART_FIELDS, Columns, Prediction, number_lists, to_columns, with_ids
 from posezoo.skeletons import Skeleton
 
 __all__ = ["BOX_KEYS", "CROWDPOSE_KEYS", "KEYPOINT_KEYS", "RULES", "Rules", "box_ap", "evaluate", "keypoint_ap"]
@@ -168,6 +168,7 @@ def _judge(labelled: _Labelled, predictions: Sequence[Prediction], task: _Task) 
         raise PosezooError(f"{where} is not a COCO keypoint file: {type(err).__name__} {err}") from None
     except PosezooError as err:
         raise PosezooError(f"{where}: {err}") from None
+    predictions = with_ids(predictions, pictures)
     columns = to_columns(predictions, ids, task.skeleton.joints, task.dataset)
     if rules.by_part:
         return _by_part(truth, predictions, columns, task)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from posezoo.data.catalog import get_dataset, list_datasets
 from posezoo.errors import PosezooError, unknown_name
+from posezoo.formats.coco import names_of
 from posezoo.skeletons import get_skeleton
 
 Prediction = Mapping[str, Any]
@@ -150,6 +151,37 @@ def to_columns(
         raise PosezooError(f"prediction {n}: {what} is {keypoints[n, joint, axis]}, expected a finite number")
     scores = number_lists([(prediction["score"],) for prediction in predictions], 1, "score")[:, 0]
     return Columns(rows, keypoints, scores)
+
+
+def with_ids(predictions: Sequence[Prediction], pictures: Mapping[Any, Mapping[str, Any]]) -> Sequence[Prediction]:
+    """The predictions with the ids of their pictures: all by ids or all by file names, whichever finds more.
+
+    AlphaPose's results have names where COCO's have ids, and those of `posezoo predict` the number that a file is
+    called by, which not every dataset has for an id. A mixture would take that number for the id of another picture.
+
+    Args:
+        predictions: any number of them.
+        pictures: the entries of the annotation file by their ids.
+
+    Raises:
+        PosezooError: names find more, and not all.
+    """
+    given = [prediction.get("image_id") for prediction in predictions]
+    if not all(isinstance(value, int | str) for value in given):
+        return predictions
+    ids: dict[int | str | None, Any] = {}
+    for value, picture in pictures.items():
+        for name in names_of(str(picture.get("file_name", ""))):
+            ids[name] = None if name in ids else value  # what two pictures are called is neither
+    missing = [n for n, name in enumerate(given) if ids.get(name) is None]
+    if len(missing) >= sum(value not in pictures for value in given):
+        return predictions
+    if missing:
+        raise PosezooError(
+            f"{len(missing)} of {len(given)} predictions are of pictures that the annotation file lacks, the first "
+            f"(prediction {missing[0]}) of {given[missing[0]]!r}; the others go by the names of the files"
+        )
+    return [{**each, "image_id": ids[name]} for each, name in zip(predictions, given, strict=True)]
 
 
 def keypoint_list(entry: Mapping[str, Any]) -> Sequence[float]:

@@ -8,6 +8,7 @@ format has no place for stands in `Format.keeps` and `Format.unplaced`.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,7 @@ def get_reader(name: str) -> Format | Reader:
 
 def open_writer(
     format: str,
-    output: Path,
+    output: str | os.PathLike[str],
     skeleton: Skeleton,
     *,
     video: bool = False,
@@ -202,6 +203,7 @@ def open_writer(
     resume: bool | jsonl.Resumed = False,
     name: Callable[[Result], str] | None = None,
     run: Mapping[str, Any] | None = None,
+    ending: str | None = None,
 ) -> ResultWriter:
     """A writer of results, to be closed: best as the value of a `with` statement.
 
@@ -214,6 +216,7 @@ def open_writer(
         resume: go on with the file that is there; or what `posezoo.formats.jsonl.resume` said of it just now.
         name: what to call the file of a result, where each has its own; None: as its image.
         run: what the results depend on, which JSON lines keep; `posezoo.formats.jsonl.resume` gives it back.
+        ending: see `Settings`.
 
     Raises:
         PosezooError: an unknown format; one that cannot do what is asked for; the output cannot be written.
@@ -224,10 +227,10 @@ def open_writer(
         raise PosezooError(f"{chosen.name} has one file for all; a file for each frame have {', '.join(able)}")
     if resume and chosen.name != "jsonl":
         raise PosezooError(f"{chosen.name} files cannot be gone on with; JSON lines can: choose the format jsonl")
-    target = output_path(chosen, output, per_frame)
+    target = output_path(chosen, Path(output), per_frame)
     if resume is True:
         jsonl.resume(target, skeleton)
-    return chosen.open(target, skeleton, Settings(video, per_frame, bool(resume), name, run))
+    return chosen.open(target, skeleton, Settings(video, per_frame, bool(resume), name, run, ending))
 
 
 def output_path(format: Format, output: Path, per_frame: bool = False) -> Path:

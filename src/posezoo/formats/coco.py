@@ -54,7 +54,7 @@ PERSON = 1
 
 def open_writer(output: Path, skeleton: Skeleton, settings: Settings) -> ResultWriter:
     """The writer of one list, or of one list each image."""
-    ids = ImageIds(settings.video, _names)
+    ids = ImageIds(settings.video, names_of)
 
     def of(record: Result) -> list[dict[str, Any]]:
         return entries(record, ids(record))
@@ -64,17 +64,17 @@ def open_writer(output: Path, skeleton: Skeleton, settings: Settings) -> ResultW
     return json_list(output, skeleton, of)
 
 
-def _names(image: str) -> list[NumberOrName]:
-    """What an image may be called, best first."""
+def names_of(image: str) -> list[NumberOrName]:
+    """What an image may be called, best first: the number that its file name is, its name."""
     digits = _digits(image)
     return [PurePath(image).name] if digits is None else [digits, PurePath(image).name]
 
 
 def _digits(image: str) -> int | None:
-    """The number that a file name is."""
-    stem = PurePath(image).stem
-    # isdigit alone would take the digits of other scripts
-    return int(stem) if re.fullmatch(r"[0-9]{1,18}", stem) else None
+    """The number that a file name is, or has after the set as COCO's of 2014 have: COCO_val2014_000000000139.jpg."""
+    # \d would take the digits of other scripts too
+    found = re.fullmatch(r"(?:COCO_[a-z]+20[0-9]{2}_)?([0-9]{1,18})", PurePath(image).stem)
+    return int(found[1]) if found else None
 
 
 def image_ids(images: Sequence[str]) -> list[NumberOrName]:

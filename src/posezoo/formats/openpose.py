@@ -80,7 +80,9 @@ def open_writer(layout: Layout, output: Path, skeleton: Skeleton, settings: Sett
         PosezooError: the layout has no place for any joint of the skeleton.
     """
     check_some_place(tuple(layout.parts.values()), skeleton, "OpenPose's format")
-    return FileEach(output, skeleton, lambda record: to_text(layout, record), settings, layout.ending)
+    return FileEach(
+        output, skeleton, lambda record: to_text(layout, record), settings, settings.ending or layout.ending
+    )
 
 
 def to_text(layout: Layout, record: Result) -> str:

@@ -186,6 +186,7 @@ class Settings:
         resume: go on at the end of the file that is there.
         name: what to call the file of a result, without suffix; None: as its picture, with the frame's number.
         run: what the results depend on, for a run that goes on; of formats of lines.
+        ending: of the names of OpenPose's and CMU's files; None: as these call them.
     """
 
     video: bool = False
@@ -193,6 +194,7 @@ class Settings:
     resume: bool = False
     name: Callable[[Result], str] | None = None
     run: Mapping[str, Any] | None = None
+    ending: str | None = None
 
 
 class ResultWriter(Protocol):

@@ -144,8 +144,8 @@ def check_megapixels(limit: float) -> None:
     Raises:
         PosezooError: it is not above 0, or no number.
     """
-    if not (math.isfinite(limit) and limit > 0):
-        raise PosezooError(f"max-megapixels must be a number above 0, but is {limit:g}")
+    if not (isinstance(limit, int | float) and math.isfinite(limit) and limit > 0):
+        raise PosezooError(f"max-megapixels must be a number above 0, but is {limit}")
 
 
 def limit_decoder(max_megapixels: float | None) -> None:
@@ -177,9 +177,10 @@ def _check_size(header: Header, max_megapixels: float | None) -> None:
     limit = _limit(max_megapixels)
     megapixels = header.width * header.height / 1e6
     if not megapixels <= limit:
+        size = f"{header.width}x{header.height} is {float(f'{megapixels:.3g}'):g} megapixels"
         raise PosezooError(
-            f"{header.width}x{header.height} is {megapixels:.0f} megapixels, more than the limit of {limit:g}; "
-            f"raise it with --max-megapixels or {LIMIT_VARIABLE}"
+            f"{size}, more than the limit of {limit:g}; "
+            f"raise it with --max-megapixels (in Python max_megapixels) or {LIMIT_VARIABLE}"
         )
 
 

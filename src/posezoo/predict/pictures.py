@@ -86,6 +86,7 @@ def predict_pictures(
         estimator.skeleton,
         per_frame=request.per_frame,
         name=lambda result: names[Path(result.image)],
+        ending=request.ending,
     )
     each = chosen.each or request.per_frame
 

@@ -109,6 +109,7 @@ class Recorder:
             per_frame=request.per_frame,
             resume=before or False,
             run=settings,
+            ending=request.ending,
         )
 
     def __enter__(self) -> Recorder:

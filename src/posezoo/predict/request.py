@@ -53,6 +53,7 @@ class Request:
         per_frame: a file for each picture or frame, where the format has one list for all.
         resume: go on with the JSON lines of a video that an earlier run began.
         results: the file or folder of the results within `output`, in place of the name that it has by the rules above.
+        ending: of the names of OpenPose's and CMU's files, in place of their own.
         start: the first frame wanted, see `open_source`.
         end: the first frame no longer wanted.
         every: one frame of so many.
@@ -80,6 +81,7 @@ class Request:
     per_frame: bool = False
     resume: bool = False
     results: str | None = None
+    ending: str | None = None
     start: str | float | None = None
     end: str | float | None = None
     every: int = 1

@@ -26,9 +26,9 @@ from posezoo.media.images import write_image
 from posezoo.skeletons import get_skeleton
 from posezoo.train.checkpoint import BEST, RECIPE, facts_of, weights_file
 from posezoo.train.curves import Panel, draw, smooth
-from posezoo.train.joints import weights_in_words
 from posezoo.train.log import NOBODY, Row, duration, read_log
 from posezoo.train.recipe import Recipe, Source
+from posezoo.train.target import loss_in_words, weights_in_words
 from posezoo.zoo import get_entry
 from posezoo.zoo.table import score_line
 
@@ -180,7 +180,9 @@ def _run(rows: Sequence[Row], recipe: Recipe, story: Mapping[str, Any]) -> list[
         ["steps", f"{story['steps']} of {story['batch_size']} samples, {story['epoch_steps']} an epoch"],
     ]
     if recipe.task == "pose":
-        table.append(["joints count", weights_in_words(get_skeleton(recipe.data.skeleton), recipe.target)])
+        skeleton = get_skeleton(recipe.data.skeleton)
+        table.append(["loss", loss_in_words(skeleton, recipe.target)])
+        table.append(["joints count", weights_in_words(skeleton, recipe.target)])
     if speeds:
         table.append(
             ["speed", f"{median(speeds):.0f} images/s, {median(waits):.1%} of the time waiting for data (medians)"]

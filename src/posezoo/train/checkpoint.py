@@ -315,7 +315,7 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
         facts["name"] = entry.name
     if recipe.task == "detect":
         return facts
-    from posezoo.train.pose import make_codec
+    from posezoo.train.target import make_codec
 
     codec = make_codec(recipe.target, get_skeleton(recipe.data.skeleton))
     # on the legacy grid heatmap pixel h is crop pixel 4 h, and a mirrored heatmap lies 3/4 of a pixel to the left

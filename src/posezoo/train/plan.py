@@ -12,9 +12,9 @@ from posezoo.data.catalog import find, get_dataset
 from posezoo.data.mixed import read_sources
 from posezoo.skeletons import get_skeleton
 from posezoo.train.fit import find_backbone, start_entry
-from posezoo.train.joints import weights_in_words
 from posezoo.train.recipe import DataPart, Recipe, Source, Teacher
 from posezoo.train.rows import Origins, Resolved, Row, list_rows, resolve
+from posezoo.train.target import loss_in_words, weights_in_words
 from posezoo.zoo.costs import get_cost
 from posezoo.zoo.entry import Entry
 from posezoo.zoo.store import location
@@ -221,7 +221,6 @@ def as_json(resolved: Resolved) -> dict[str, Any]:
 def fields(resolved: Resolved) -> list[list[str]]:
     """The plan as names and values."""
     recipe, plan = resolved.recipe, make_plan(resolved)
-    is_pose = recipe.task == "pose"
     steps = "as the data will tell" if plan.steps is None else f"{plan.steps_per_epoch} an epoch, {plan.steps} in all"
     return [
         ["recipe", f"{recipe.name}, of {resolved.row.file}"],
@@ -230,12 +229,20 @@ def fields(resolved: Resolved) -> list[list[str]]:
         *([["published", f"from {_published(recipe)}"]] if recipe.expect.start not in ("", plan.begins) else []),
         *(["learns from", place] for place in plan.data),
         *(["taught by", _teacher(teacher)] for teacher in recipe.distill.teachers),
-        *([["joints count", weights_in_words(get_skeleton(recipe.data.skeleton), recipe.target)]] if is_pose else []),
+        *(_target(recipe) if recipe.task == "pose" else []),
         ["people", "unknown until the data are read" if plan.people is None else f"{plan.people} an epoch"],
         ["steps", f"{steps}: {recipe.schedule.epochs} epochs, {_batch(recipe, plan)}"],
         ["rate", plan.rate],
         *(["claimed", score] for score in plan.claimed or ("nothing, by the model's source",)),
         ["cost", plan.cost],
+    ]
+
+
+def _target(recipe: Recipe) -> list[list[str]]:
+    skeleton = get_skeleton(recipe.data.skeleton)
+    return [
+        ["loss", loss_in_words(skeleton, recipe.target)],
+        ["joints count", weights_in_words(skeleton, recipe.target)],
     ]
 
 

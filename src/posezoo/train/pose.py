@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset
 
-from posezoo.codecs import CODECS, Codec, CombinedCodec, HeatmapCodec, IntegralCodec, combined_torch, get_codec
+from posezoo.codecs import Codec, CombinedCodec, HeatmapCodec, IntegralCodec, combined_torch
 from posezoo.crop import Grid
 from posezoo.data.augment import sample
 from posezoo.data.catalog import get_dataset
@@ -32,10 +32,10 @@ from posezoo.evaluate.protocol import Protocol
 from posezoo.models.hourglass import StackedHourglass
 from posezoo.skeletons import Skeleton, get_skeleton
 from posezoo.train.checkpoint import out_of_memory
-from posezoo.train.joints import joint_weights
 from posezoo.train.log import NOBODY
 from posezoo.train.losses import label_loss
-from posezoo.train.recipe import DataPart, Recipe, Source, TargetPart
+from posezoo.train.recipe import DataPart, Recipe, Source
+from posezoo.train.target import joint_weights, make_codec
 from posezoo.types import Poses
 
 Batch = dict[str, Tensor]
@@ -94,7 +94,7 @@ class PoseTask:
         order_weights: (rows,) how often each is drawn.
         notes: what to tell before the run begins.
         joints: how many there are.
-        joint_weights: (K,) float32, how much each counts, see `posezoo.train.joints`.
+        joint_weights: (K,) float32, how much each counts, see `posezoo.train.target`.
         codec: between joints and the network's output; its stride is that of the network, once it has been seen.
         metric: the figure of `validate` that tells which weights are best.
         judged_by: the people of the validation source, or None.
@@ -183,46 +183,6 @@ class PoseTask:
         crops, crop_xy, weights = (batch[key].cpu().numpy() for key in ("crop", "crop_xy", "weights"))
         write_sheet(path, crops, crop_xy, weights, self.skeleton, titles)
         return who
-
-
-# ---- what the recipe's target means
-
-
-def make_codec(target: TargetPart, skeleton: Skeleton) -> Codec:
-    """The codec of a recipe; its stride is 4 until `at_stride` knows better.
-
-    Raises:
-        PosezooError: an unknown codec, one for other joints, or a loss that it has no use for.
-    """
-    codec = get_codec(target.codec_name)
-    if isinstance(codec, IntegralCodec):
-        if target.loss == "ohkm":
-            raise PosezooError(f'target.loss = "ohkm" is for heatmaps, and target.codec = "{target.codec}" has none')
-        return codec
-    if isinstance(codec, CombinedCodec):
-        _check_joints(target.codec, codec, skeleton)
-        refine: Any = target.refine
-        return replace(codec, heatmap=_as_wide(replace(codec.heatmap, refine=refine), target.sigma))
-    assert isinstance(codec, HeatmapCodec)
-    return _as_wide(codec, target.sigma)
-
-
-def _as_wide(codec: HeatmapCodec, sigma: float) -> HeatmapCodec:
-    # the blur of "dark" is about as wide as the Gaussians: 11 for sigma 2, 17 for sigma 3
-    return replace(codec, sigma=sigma, blur_kernel=max(codec.blur_kernel, 2 * round(3 * sigma) - 1))
-
-
-def _check_joints(name: str, codec: CombinedCodec, skeleton: Skeleton) -> None:
-    """Refuse a combined codec that would read some joints of a face or a hand as heatmaps, or a foot as an integral."""
-    near = {*skeleton.parts.get("body", ()), *skeleton.parts.get("feet", ())}
-    if near == set(skeleton.joints[: codec.heatmap_joints]) and len(skeleton) > len(near):
-        return
-    fitting = [n for n, c in CODECS.items() if isinstance(c, CombinedCodec) and c.heatmap_joints == len(near)]
-    advice = f"use {fitting[0]}" if fitting and len(skeleton) > len(near) else 'use "heatmap" or "integral-sigmoid"'
-    raise PosezooError(
-        f'target.codec = "{name}" is for {codec.heatmap_joints} joints of body and feet, and a face or hands; '
-        f"{skeleton.name} has {len(near)} of {len(skeleton)}: {advice}"
-    )
 
 
 def at_stride(codec: Codec, maps: Tensor, size_wh: tuple[int, int]) -> Codec:

@@ -55,7 +55,7 @@ def preview(recipe: Recipe, out_png: Path, people: int = 12, seed: int | None = 
     require("torch", "train", "the preview of a recipe")
     if recipe.task == "detect":
         return _write(_canvases(recipe, people, seed), out_png)
-    from posezoo.train.pose import make_codec
+    from posezoo.train.target import make_codec
 
     mixed = read_sources(recipe.data, recipe.data.train)
     codec = make_codec(recipe.target, mixed.people.skeleton)

@@ -166,7 +166,7 @@ def list_models(
         task: "pose" or "detection".
 
     Raises:
-        PosezooError: no such task, or no entry at all has such a family, dataset or source.
+        PosezooError: no such task or dataset, or no entry at all has such a family or source.
     """
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
@@ -175,10 +175,17 @@ def list_models(
         if value is None:
             continue
         known = {getattr(entry, what) for entry in _entries().values()}
-        if value not in known:
+        if value not in known and not (what == "dataset" and _is_dataset(value)):
             raise unknown_name(what, value, known)
         found = [entry for entry in found if getattr(entry, what) == value]
     return [entry.name for entry in found]
+
+
+def _is_dataset(name: str) -> bool:
+    """Whether it is in the catalogue: networks of the zoo may be judged on it only."""
+    from posezoo.data.catalog import list_datasets
+
+    return name in list_datasets()
 
 
 def find_entry(name: str) -> Entry | None:
@@ -223,7 +230,8 @@ def _is_a_file(name: str) -> UnknownNameError:
     guess = f" (by its name, of {_one_of(known)})" if known else ""
     return UnknownNameError(
         f"'{name}' is a file: name the model that it holds the weights of{guess}, and give the file as its weights "
-        f"(-m {known[0] if len(known) == 1 else 'NAME'} --weights FILE; in Python pretrained=FILE)"
+        f"(-m {known[0] if len(known) == 1 else 'NAME'} --weights FILE, evaluate and export without -m; in Python "
+        "weights=FILE, of get_model pretrained=FILE)"
     )
 
 
@@ -237,8 +245,8 @@ def get_model(name: str, pretrained: bool | str | os.PathLike[str] = False) -> n
             zoo that fits.
 
     Returns:
-        A module whose forward takes (B, 3, H, W) float32 and gives heatmaps (B, K, H/4, W/4); a detector's gives its
-        scores and boxes.
+        A module whose forward takes (B, 3, H, W) float32 and gives heatmaps (B, K, H/4, W/4), (B, K, H/8, W/8) of
+        those with two deconvolutions; a detector's gives its scores and boxes.
 
     Raises:
         PosezooError: no such entry or tag, PyTorch is not installed, or the weights are not there or do not fit.
@@ -256,6 +264,28 @@ def get_model(name: str, pretrained: bool | str | os.PathLike[str] = False) -> n
 
         load_weights(model, source)
     return model.eval()
+
+
+def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any]) -> nn.Module:
+    """Set every weight of `model` from `source`; the model is unchanged if any does not fit.
+
+    Args:
+        model: one of our networks.
+        source: a file (.params, .pth, .pth.tar, .pt, .safetensors, .weights) or {key: array}. Whose names it uses is
+            recognised from its keys. Half precision is widened to the model's own.
+
+    Returns:
+        `model`.
+
+    Raises:
+        PosezooError: the source cannot be read; or keys are missing, unexpected, or of another shape: the error lists
+            them, and names an architecture that the source would fit; or weights are not finite as float32; or
+            PyTorch is not installed.
+    """
+    require("torch", "torch", "loading weights")
+    from posezoo.zoo.weights import load
+
+    return load.load_weights(model, source)
 
 
 def _pretrained_path(entry: Entry, pretrained: bool | str | os.PathLike[str]) -> Path | None:

@@ -30,7 +30,6 @@ Progress = Callable[[int, "int | None", str], None]
 _CONNECT, _READ = 10.0, 30.0  # seconds
 _LOOK = 0.2  # seconds between two looks at what another process has fetched
 _STALLED = 600.0  # seconds without a new byte after which that process is given up
-_GIVE_FILE = "give its file (--weights FILE; in Python pretrained=PATH)"
 
 
 def fetch(
@@ -63,7 +62,7 @@ def fetch(
     """
     choices = tuple(entry.weights if choices is None else choices)
     if not choices:
-        raise PosezooError(f"{entry.name} has no weights to load: {_GIVE_FILE}")
+        raise PosezooError(f"{entry.name} has no weights to load: {_give_file(entry)}")
     found = on_this_machine(choices)
     if found is not None:
         return found
@@ -256,6 +255,15 @@ def _not_found(entry: Entry, choices: Sequence[Weights], tried: Sequence[str], o
     unpack = " (unpacked)" if ".zip" in urls else ""
     by_hand = f"download {urls} by hand" if urls else "get it by hand"
     return PosezooError(
-        f"{head}; {by_hand} and put it{unpack} at {targets}, {_GIVE_FILE}, or name a folder or an address that has it "
-        "in POSEZOO_MIRRORS"
+        f"{head}; {by_hand} and put it{unpack} at {targets}, {_give_file(entry)}, or name a folder or an address "
+        "that has it in POSEZOO_MIRRORS"
+    )
+
+
+def _give_file(entry: Entry) -> str:
+    """What a user can do who has the file."""
+    if entry.task != "pose":
+        return "give its file as the detector (--detector FILE)"
+    return (
+        "give its file (--weights FILE; demo: --checkpoint FILE; in Python weights=PATH, of get_model pretrained=PATH)"
     )

@@ -76,6 +76,8 @@ def _nothing(text: str | None, task: str | None, **given: str | None) -> str:
     """What was looked for in vain."""
     asked = " ".join(f"--{name} {value}" for name, value in {"task": task, **given}.items() if value is not None)
     if text is None:
+        if asked == f"--dataset {given['dataset']}":
+            return f"no model is trained on {given['dataset']}; scores on it, where there are any: posezoo list --on"
         return f"no model fits {asked}: leave one of these out"
     return f"no model has '{text}' in its names" + (f" and fits {asked}" if asked else "")
 

@@ -91,11 +91,11 @@ def settle_threads(threads: int | None) -> int:
     """
     if threads is None:
         return default_threads()
-    if not isinstance(threads, int):
+    if not isinstance(threads, int | np.integer):
         raise PosezooError(f"threads must be a whole number, but is {threads!r}")
     if threads < 1:
         raise PosezooError(f"threads must be 1 or more, but is {threads}")
-    return threads
+    return int(threads)
 
 
 def default_threads() -> int:

@@ -156,9 +156,15 @@ def torch_module(
     values = weights_metadata(model)
     from posezoo.models.build import build
     from posezoo.skeletons import get_skeleton
+    from posezoo.zoo import get_entry, list_models
     from posezoo.zoo.weights import load_weights
 
     skeleton = values.get("skeleton")
+    if not skeleton and values["arch"] not in {get_entry(name).arch for name in list_models(task="detection")}:
+        raise PosezooError(
+            f"{os.fspath(model)} does not say which joints its network finds: name the model, and give the file as "
+            f"its weights (-m NAME --weights {os.fspath(model)})"
+        )
     module = build(values["arch"], len(get_skeleton(skeleton).joints) if skeleton else 0, filled=False)
     return load_weights(module, model).eval(), values
 

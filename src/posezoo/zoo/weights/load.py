@@ -63,20 +63,7 @@ class Checkpoint:
 
 
 def load_weights(model: nn.Module, source: Source) -> nn.Module:
-    """Set every weight of `model` from `source`; the model is unchanged if any does not fit.
-
-    Args:
-        model: one of our networks.
-        source: a file (.params, .pth, .pth.tar, .pt, .safetensors, .weights) or {key: array}. Whose names it uses is
-            recognised from its keys. Half precision is widened to the model's own.
-
-    Returns:
-        `model`.
-
-    Raises:
-        PosezooError: the source cannot be read; or keys are missing, unexpected, or of another shape: the error lists
-            them, and names an architecture that the source would fit; or weights are not finite as float32.
-    """
+    """See `posezoo.zoo.load_weights`."""
     named = match(read_checkpoint(source), model)
     state = model.state_dict()
     with torch.no_grad():
