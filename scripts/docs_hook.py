@@ -156,9 +156,11 @@ def zoo_measured() -> str:
 
 def zoo_chart() -> str:
     """The chart of throughput and AP, where one was drawn."""
+    drawn = (ROOT / "docs" / _PICTURE).is_file()
     if (RESULTS / _CHART).is_file():
-        return f'<iframe class="chart" src="{_CHART}" title="Throughput against accuracy"></iframe>'
-    if (ROOT / "docs" / _PICTURE).is_file():
+        frame = f'<iframe class="chart" src="{_CHART}" title="Throughput against accuracy"></iframe>'
+        return f"{frame}\n\n[The chart as a picture]({_PICTURE}), for narrow windows." if drawn else frame
+    if drawn:
         return f"![Throughput against the accuracy that the models' pages claim]({_PICTURE})"
     return "The command above draws the chart for your machine."
 
@@ -269,22 +271,29 @@ def skeletons() -> str:
 
 
 def options(*command: str) -> str:
-    """The options of a command."""
+    """What `--help` of a command prints: all of its text, and its options, a table for each heading."""
     from posezoo.cli import app
 
     found: Any = app
     for name in command:
         found = found.commands[name]
-    rows = []
+    context = found.context_class(found, info_name=" ".join(["posezoo", *command]))
+    text, _, example = found.help.partition("Example:")
+    parts = [f"```text\n{context.command_path} {' '.join(found.collect_usage_pieces(context))}\n```", text.strip()]
+    parts += [f"Example:\n\n```console\n$ {' '.join(example.split())}\n```"] if example else []
+    panels: dict[str, list[list[str]]] = {"Arguments": [], "Options": []}
     for param in found.params:
-        if param.name == "help" or getattr(param, "hidden", False):
+        if param.name == "help" or (record := param.get_help_record(context)) is None:
             continue
-        name = ", ".join([*param.opts, *param.secondary_opts]) if param.param_type_name == "option" else param.metavar
-        shown = param.default not in (None, False, "", [], ()) and not callable(param.default)
-        default = "required" if param.required else "yes" if param.default is True else param.default if shown else ""
-        rows.append([name or param.name.upper(), param.help or "", default])
-    about = " ".join(found.help.split("\n\n")[0].split())
-    return f"{about}\n\n{table(['option', 'what it does', 'default'], rows, code=1)}"
+        name, said = record
+        extra = said.removeprefix(param.help or "").strip().removeprefix("[").removesuffix("]").split("; ")
+        default = [each.removeprefix("default: ") for each in extra if each.startswith(("default: ", "required"))]
+        others = [f" [{each}]" for each in extra if each and not each.startswith(("default: ", "required"))]
+        kind = "Arguments" if param.param_type_name == "argument" else "Options"
+        row = [name, f"{param.help or ''}{''.join(others)}", "".join(default)]
+        panels.setdefault(getattr(param, "rich_help_panel", None) or kind, []).append(row)
+    parts += [table([name, "what it does", "default"], rows, code=1) for name, rows in panels.items() if rows]
+    return "\n\n".join(parts)
 
 
 def batch_cost() -> str:
