@@ -14,7 +14,8 @@ from posezoo.errors import PosezooError
 from posezoo.media import check_image, find_images, load_picture, read_image, write_image
 from posezoo.media.headers import exif_orientation, read_header
 from posezoo.media.images import Picture, _orient
-from posezoo.predict.run import videos_of
+from posezoo.media.sources import open_source
+from posezoo.predict.run import left_out, videos_of
 
 SUFFIXES = [".jpg", ".png", ".bmp", ".webp", ".tif", ".gif"]
 
@@ -293,6 +294,33 @@ def test_names_that_no_file_can_have(name: str) -> None:
     with pytest.raises(PosezooError, match=r"no such file|cannot read|File name too long"):
         read_image(name)
     assert videos_of(name) == [name]
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_a_heic_picture_is_no_video(tmp_path: Path) -> None:
+    for name, brand in (("a.HEIC", b"heic"), ("b.avif", b"avif"), ("c", b"mif1")):
+        (tmp_path / name).write_bytes(HEIC.replace(b"heic", brand, 1))
+        source = open_source(tmp_path / name)
+        assert source.failed == [] and [path.name for path in source.paths] == [name]  # type: ignore[attr-defined]
+        with pytest.raises(PosezooError, match="a HEIC or AVIF picture: convert it to JPEG first"):
+            read_image(tmp_path / name)
+
+
+def test_what_is_left_out_beside_pictures(tmp_path: Path) -> None:
+    for name in ("b.mp4", "c.HEIC", ".d.mp4", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert left_out(str(tmp_path)) == [] and videos_of(str(tmp_path)) == [str(tmp_path / "b.mp4")]
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert videos_of(str(tmp_path)) == [str(tmp_path)]
+    assert left_out(str(tmp_path)) == left_out(f"{tmp_path}/*") == [str(tmp_path / "b.mp4"), str(tmp_path / "c.HEIC")]
+    assert left_out(str(tmp_path / "b.mp4")) == []
+
+
+def test_a_picture_at_an_address_is_no_video() -> None:
+    with pytest.raises(PosezooError, match=r"http://a.b/c.JPG\?x=1 is a picture, and of addresses only"):
+        open_source("http://a.b/c.JPG?x=1")
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_a_bad_picture_does_not_stop_the_others(folder: Path) -> None:
         ("pictures", {"start": 3}, "pictures have no times; give start and end as frames"),
         ("pictures", {"start": "10f"}, "ends before the start: its last picture is 9f"),
         ("pictures", {"every": 0}, "every must be at least 1"),
-        ("pictures/notes.md", {}, "not a video"),
+        ("pictures/notes.md", {}, "neither a picture .* nor a video"),
     ],
 )
 def test_wrong_sources(

@@ -205,7 +205,7 @@ def test_files_that_are_no_video(tmp_path: Path, backend: str) -> None:
         file.setsampwidth(2)
         file.setframerate(8000)
         file.writeframes(bytes(16000))
-    for path, why in ((text, "not a video"), (empty, r"empty \(0 bytes\)"), (sound, "no video|not a video")):
+    for path, why in ((text, "nor a video"), (empty, r"empty \(0 bytes\)"), (sound, "no video|nor a video")):
         with pytest.raises(PosezooError, match=f"{path.name}: .*{why}") as caught:
             open_decoder(str(path), backend=backend)
         assert "\n" not in str(caught.value)

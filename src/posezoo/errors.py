@@ -38,6 +38,7 @@ def unknown_name(what: str, given: str, valid: Iterable[str], hint: str = "") ->
         advice = f"; did you mean {' or '.join(close)}?"
     elif len(names) <= 15:
         advice = f"; valid: {', '.join(names) or 'none, there are no such names'}"
+        hint = "" if hint.startswith("(valid: ") else hint
     else:
         advice = ""
     return UnknownNameError(f"unknown {what} '{given}'{advice}{' ' + hint if hint else ''}")

@@ -86,11 +86,11 @@ def demo_command(
     debug: Annotated[bool, typer.Option("--debug", help="See POSEZOO_DEBUG=1.", rich_help_panel=_OLD)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Run as AlphaPose's demo does: its flags, its names, its output.
+    """Run as AlphaPose's demo does: its flags, its output.
 
     Without --cfg and --checkpoint the model that comes with posezoo is used. `posezoo predict` does the same and more.
 
-    Example:  posezoo demo --indir examples/demo/ --save_img
+    Example:  posezoo demo --indir examples --save_img
     """
     from posezoo.commands.run_predict import quiet_opencv, run_request
 

@@ -14,7 +14,9 @@ NAMES = 9  # characters that a name takes
 
 @guard
 def doctor_command(as_json: AsJson = False) -> None:
-    """Look at the installation: packages and extras, devices, packaged networks on every runtime, folder of weights.
+    """Look at the installation, and say what does not work.
+
+    Packages and extras, devices, packaged networks on every runtime, folder of weights.
 
     Exit code 2 where something that is installed does not work. For a report of a fault, paste what it prints.
 

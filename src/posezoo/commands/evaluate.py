@@ -74,7 +74,7 @@ def evaluate_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model, or a file of predictions, by a dataset's own metric.
+    """Measure a model, or predictions, by a dataset's metric.
 
     Needs no torch for an exported model or for a file of predictions.
 
@@ -183,7 +183,9 @@ def check_command(
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Draw the sheet.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Say what of a dataset is there, what is missing or odd, and draw some of its people.
+    """Say what of a dataset is there, missing or odd.
+
+    Some of its people are drawn too.
 
     Example:  posezoo data check crowdpose --root data/crowdpose
     """
@@ -230,7 +232,9 @@ def preview_command(
     people: Annotated[int, typer.Option(min=1, help="How many samples.")] = 12,
     seed: Annotated[int | None, typer.Option(help="Of the samples; default: a recipe's own.")] = None,
 ) -> None:
-    """Draw what a network would be shown: augmented crops, with their joints and targets.
+    """Draw what training would show a network.
+
+    A sheet of augmented crops, with their joints and targets.
 
     Example:  posezoo data preview mmpose_res50_coco_256x192 --root datasets -o preview.png
     """

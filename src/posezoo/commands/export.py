@@ -35,9 +35,10 @@ def export_command(
     random: Annotated[bool, typer.Option("--random", help="Random weights, to measure speed alone.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a model to one file that runs alone, checked against torch.
+    """Export a model to one file that runs alone.
 
-    Its batches may have any length, and its norms are folded. Needs the extras: pip install 'posezoo[torch,deploy]'
+    It is checked against torch. Its batches may have any length, and its norms are folded.
+    Needs the extras: pip install 'posezoo[torch,deploy]'
 
     Example:  posezoo export embedded --to openvino --uint8 --decode -o pose.xml
     """

@@ -49,7 +49,7 @@ def quantize_command(
     threads: AsThreads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Quantise a model to 8 bits, and measure what is lost and gained.
+    """Quantise a model to 8 bits, and measure what is lost.
 
     Static, per channel. The file runs alone, wherever a model's name is asked for. With a labelled set both are judged
     by its own metric, before and after. Needs the extras: pip install 'posezoo[torch,deploy]'

@@ -49,7 +49,11 @@ def run_request(request: Request, open_estimator: Callable[[], Estimator], as_js
 
 
 def _end(report: Report) -> None:
-    """Say what went wrong, and exit as that is."""
+    """Say what was left out and what went wrong, and exit as that is."""
+    if report.left_out:
+        first, more = report.left_out[0], len(report.left_out) - 1
+        others = f" and {counted(more, 'other file')}" if more else ""
+        typer.echo(f"note: left out beside the pictures: {first}{others}; name a video to have it read", err=True)
     if len(report.failed) > 1 and (report.total or report.videos):
         typer.echo(f"{len(report.failed)} could not be processed:", err=True)
     for failure in report.failed:
@@ -121,6 +125,7 @@ def _report_dict(report: Report, request: Request, estimator: Estimator | None) 
         "files": report.written,
         "videos": report.videos,
         "failed": report.failed,
+        "left_out": report.left_out,
     }
     if estimator is not None:
         runtime = estimator.runtime

@@ -29,7 +29,9 @@ def list_command(
     sort: Annotated[str | None, typer.Option(help="name, params, GFLOPs or a metric such as AP: best first.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models of the zoo, and with --task detection its detectors.
+    """List the models of the zoo.
+
+    With --task detection its detectors.
 
     Example:  posezoo list hrnet --on mpii --sort mean
     """
@@ -90,7 +92,9 @@ def fetch_command(
     offline: Annotated[bool, typer.Option("--offline", help="Request nothing; say what is missing and where.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download models' weights, checked, into POSEZOO_HOME (~/.cache/posezoo).
+    """Download models' weights, whole and checked.
+
+    They go to POSEZOO_HOME (~/.cache/posezoo).
 
     Example:  posezoo fetch res50_coco_256x192 --mirror /mnt/weights
     """
@@ -126,7 +130,9 @@ def convert_command(
     to: Annotated[str | None, typer.Option(help="Write a peer's names instead: hrnet, mmpose or mmpose0.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a checkpoint of any zoo into .safetensors with all that belongs to it, or back into a peer's.
+    """Turn a checkpoint of any zoo into .safetensors, or back.
+
+    All that belongs to the weights is written with them. Back: by the names of HRNet or MMPose (--to).
 
     Example:  posezoo convert res50_coco.pth res50.safetensors
     """

@@ -180,7 +180,7 @@ def _check_request(path: Path, to: str, half: bool) -> None:
     check_writable(path)
     if half and to == "torch-export":
         raise PosezooError("a .pt2 file computes in the numbers that it stores: --half is for onnx and openvino")
-    require("torch", "torch", f"export to {to}")
+    require("torch", "torch,deploy" if _MODULES[to] else "torch", f"export to {to}")
     for module in _MODULES[to]:
         require(module, "deploy", f"export to {to}")
 

@@ -128,7 +128,7 @@ def prepare(
     Raises:
         PosezooError: an unknown model, no weights, a detector, or a missing extra.
     """
-    torch = require("torch", "torch", "quantisation")
+    torch = require("torch", "torch,deploy", "quantisation")
     for module in ("onnx", "onnxscript"):
         require(module, "deploy", "quantisation")
     from posezoo.deploy import graph, moves, qdq
@@ -297,7 +297,8 @@ def check_request(
     if weight_bits not in WEIGHTS:
         raise unknown_name("width of weights", weight_bits, WEIGHTS)
     if path.suffix.lower() != SUFFIXES[runtime]:
-        raise PosezooError(f"{path} must end in {SUFFIXES[runtime]}, as files for {runtime} do")
+        ends = " or ".join(f"{suffix} ({name})" for name, suffix in SUFFIXES.items())
+        raise PosezooError(f"{path} does not fit the runtime {runtime}: the file must end in {ends}")
     check_writable(path)
     if runtime == "openvino":
         require("openvino", "deploy", "quantisation for OpenVINO")

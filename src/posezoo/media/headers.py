@@ -62,6 +62,11 @@ def sniff(start: bytes) -> str | None:
     return None
 
 
+def is_heif(start: bytes) -> bool:
+    """Whether the first 16 bytes are those of a HEIC or AVIF picture (ISO 23008-12), which is packed as a video is."""
+    return start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif", b"msf", b"avi")
+
+
 def read_header(data: bytes) -> Header:
     """The header of the picture in `data`.
 
@@ -69,6 +74,8 @@ def read_header(data: bytes) -> Header:
         PosezooError: the bytes are no picture of a known format, or the header itself is cut off or damaged.
     """
     kind = sniff(data[:16])
+    if is_heif(data[:16]):
+        raise PosezooError(f"a HEIC or AVIF picture: convert it to JPEG first ({', '.join(FORMATS)} are read)")
     if kind is None:
         raise PosezooError(f"not a picture ({', '.join(FORMATS)} are read)")
     try:

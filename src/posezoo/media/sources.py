@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.errors import PosezooError
-from posezoo.media.headers import sniff
+from posezoo.media.headers import is_heif, sniff
 from posezoo.media.images import SUFFIXES, _similar, find_images, read_image
 from posezoo.media.live import Watched, camera_frames
 from posezoo.media.piped import PictureSplitter
@@ -337,6 +337,8 @@ def open_source(
     if name == "-":
         return PipedPictures(span, sys.stdin.buffer, max_megapixels)
     if _ADDRESS.match(name) and not name.lower().startswith("file://"):
+        if name.partition("?")[0].lower().endswith(SUFFIXES):  # FFmpeg would make a video of it
+            raise PosezooError(f"{name} is a picture, and of addresses only videos and streams are read: download it")
         return Stream(name, span, timeout_s)
     path = Path(os.path.expanduser(name.removeprefix("file://")))
     if not os.path.exists(path):  # Path raises where no file can have the name
@@ -363,7 +365,7 @@ def _is_picture(path: Path) -> bool:
                 return not _is_animated(start + file.read(1 << 25))
     except OSError as err:
         raise PosezooError(f"cannot read {path}: {err.strerror or err}") from None
-    return kind is not None or path.suffix.lower() in SUFFIXES
+    return kind is not None or is_heif(start) or path.suffix.lower() in SUFFIXES
 
 
 def _is_animated(data: bytes) -> bool:

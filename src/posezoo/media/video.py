@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posezoo.errors import PosezooError
+from posezoo.media.headers import FORMATS
+from posezoo.words import counted
 
 Image = NDArray[np.uint8]
 TIMEOUT_S = 10.0
@@ -289,7 +291,7 @@ def _not_opened(name: str, reason: str) -> PosezooError:
         return PosezooError(f"cannot read {name}: the file is empty (0 bytes)")
     if is_cut_off(name):
         return PosezooError(f"cannot read {name}: the file is cut off before its index; copy or record it again")
-    return PosezooError(f"cannot read {name}: not a video that FFmpeg reads")
+    return PosezooError(f"cannot read {name}: neither a picture ({', '.join(FORMATS)}) nor a video that FFmpeg reads")
 
 
 def _no_frames(name: str) -> PosezooError:
@@ -298,12 +300,12 @@ def _no_frames(name: str) -> PosezooError:
 
 
 def _stopped(name: str, frames: int, reason: str) -> PosezooError:
-    return PosezooError(f"{name} stopped after {frames} frames: {reason}")
+    return PosezooError(f"{name} stopped after {counted(frames, 'frame')}: {reason}")
 
 
 def _check_whole(name: str, frames: int) -> None:
     if is_cut_off(name):
-        raise PosezooError(f"{name} is cut off: {frames} frames could be read; copy or download it again")
+        raise PosezooError(f"{name} is cut off: {counted(frames, 'frame')} could be read; copy or download it again")
 
 
 def is_cut_off(name: str | os.PathLike[str]) -> bool:

@@ -20,6 +20,7 @@ class Report:
             (None where nobody was followed), "skipped" (damaged frames), "dropped" (frames that came too fast),
             "resumed" (the frame it went on at), "seconds", "fps", "results" and "video" (the files).
         failed: one dict a source or picture that could not be processed, or not to its end: "source" and "error".
+        left_out: videos, and pictures of kinds that are not read, in folders that were asked for their pictures.
         seconds: of the loops, without loading the networks.
         results: the one results file of all pictures, where the format has one.
         interrupted: stopped by Ctrl-C.
@@ -30,6 +31,7 @@ class Report:
     written: list[dict[str, Any]] = field(default_factory=list)
     videos: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
     results: str | None = None
     interrupted: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from posezoo.stopwatch import watch_estimator
 if TYPE_CHECKING:
     from posezoo.estimator import Estimator
 
+NOT_READ = (".heic", ".heif", ".avif")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts")
 
 Progress = Callable[[int, int | None], None]
@@ -70,6 +71,8 @@ def predict(request: Request, open_estimator: Callable[[], Estimator], progress:
 
 def _sources(request: Request, report: Report) -> Generator[Source, None, None]:
     """One open source after the other; what cannot be opened goes into the report."""
+    for given in request.sources:
+        report.left_out += left_out(given)
     for spec in (each for given in request.sources for each in videos_of(given)):
         try:
             source = open_source(
@@ -90,17 +93,32 @@ def _sources(request: Request, report: Report) -> Generator[Source, None, None]:
 
 def videos_of(spec: str) -> list[str]:
     """The videos that a folder or a glob stands for where it has no pictures; anything else is itself."""
-    path = Path(os.path.expanduser(spec))
-    if os.path.isdir(path):
-        found = list(path.iterdir())
-    elif not os.path.exists(path) and "://" not in spec and glob.has_magic(spec):
-        found = list(map(Path, matching(path)))
-    else:
-        return [spec]
+    found = _within(spec)
     if any(file.suffix.lower() in SUFFIXES for file in found):
         return [spec]
-    videos = [str(file) for file in sorted(found) if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != "."]
-    return videos or [spec]
+    return _named(found, VIDEO_SUFFIXES) or [spec]
+
+
+def left_out(spec: str) -> list[str]:
+    """The videos, and the pictures of kinds that are not read, in a folder or a glob beside pictures that are."""
+    found = _within(spec)
+    if not any(file.suffix.lower() in SUFFIXES for file in found):
+        return []
+    return _named(found, (*VIDEO_SUFFIXES, *NOT_READ))
+
+
+def _within(spec: str) -> list[Path]:
+    """What is in a folder, or goes by a glob; nothing for anything else."""
+    path = Path(os.path.expanduser(spec))
+    if os.path.isdir(path):
+        return list(path.iterdir())
+    if not os.path.exists(path) and "://" not in spec and glob.has_magic(spec):
+        return list(map(Path, matching(path)))
+    return []
+
+
+def _named(files: Sequence[Path], suffixes: Sequence[str]) -> list[str]:
+    return [str(file) for file in sorted(files) if file.suffix.lower() in suffixes and file.name[0] != "."]
 
 
 def _files(source: Source) -> list[Path]:

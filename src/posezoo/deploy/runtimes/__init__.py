@@ -110,7 +110,7 @@ def open_runtime(
         if given not in valid:
             raise unknown_name(what, given, valid)
     if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
+        raise unknown_name("device", device, DEVICES, f"(valid: {', '.join(DEVICES)})")
     threads = settle_threads(threads)
     if weights is not None and Path(weights).suffix.lower() in NETWORK_FILES.keys() - {_WEIGHTS}:
         model, weights = weights, None  # the whole network
