@@ -93,7 +93,7 @@ def open_tab(browser: Any, url: str, **look: Any) -> Iterator[Tab]:
 
 def choose(page: Any, file: Path) -> None:
     """Give the page a picture and wait for what was found."""
-    wait(page, "document.querySelector('#model').options.length > 0")
+    wait(page, "document.querySelector('#model').textContent !== 'loading…'")
     page.set_input_files("#file", file)
     page.wait_for_selector("#results:not([hidden])")
 

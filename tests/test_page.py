@@ -109,11 +109,11 @@ def test_joints_are_named_on_hover(tab: Tab, server: PageServer) -> None:
 
 def test_sliders_leave_out_joints_and_people(tab: Tab, server: PageServer) -> None:
     choose(tab.page, ASTRONAUT)
-    assert at_joint(tab, server, 1, "left_knee")[3] == 0
+    assert at_joint(tab, server, 1, "right_knee")[3] == 0
     set_range(tab, "#joint-score", 0.05)
     tab.wait("document.querySelectorAll('.joints tr.below').length === 0")
     tab.frame()
-    assert at_joint(tab, server, 1, "left_knee")[3] > 0
+    assert at_joint(tab, server, 1, "right_knee")[3] > 0
     set_range(tab, "#joint-score", 0.9)
     tab.frame()
     assert at_joint(tab, server, 1, "left_shoulder")[3] == 0
@@ -296,6 +296,119 @@ def test_newer_picture_wins(tab: Tab, server: PageServer) -> None:
     assert tab.page.locator(".person").count() == 1
 
 
+HOLD = """() => {
+  const decode = HTMLImageElement.prototype.decode;
+  const held = new Promise((done) => { window.goOn = done; });
+  HTMLImageElement.prototype.decode = function () {
+    const decoded = decode.call(this); // it rejects once the element is given another picture
+    decoded.catch(() => {});
+    return held.then(() => decoded);
+  };
+}"""
+
+
+def test_newer_picture_wins_while_the_first_is_decoded(tab: Tab, server: PageServer) -> None:
+    choose(tab.page, ASTRONAUT)
+    tab.page.evaluate(HOLD)
+    tab.page.set_input_files("#file", ASTRONAUT)
+    assert tab.text("#status") == "Looking for people…", "nothing of the last picture stands while one is decoded"
+    assert tab.page.locator("#desk").get_attribute("aria-busy") == "true"
+    assert tab.page.locator("#results").is_hidden()
+    assert at_joint(tab, server, 1, "left_shoulder")[3] == 0
+    tab.page.set_input_files("#file", REPOSITORY / "examples" / "grace_hopper.jpg")
+    tab.page.evaluate("window.goOn()")
+    tab.page.wait_for_selector("#results:not([hidden])")
+    tab.page.wait_for_timeout(150)
+    assert tab.page.locator("#photo").is_visible()
+    assert tab.text("#status").startswith("1 person found") and "cannot show" not in tab.text("#status")
+    assert tab.page.locator("#desk").get_attribute("aria-busy") == "false"
+    assert len(server.posts) == 2
+
+
+def test_names_stay_in_the_picture(tab: Tab, server: PageServer) -> None:
+    tab.page.evaluate("""() => {
+      const write = CanvasRenderingContext2D.prototype.fillText;
+      window.words = [];
+      CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+        const { width, height } = this.canvas;
+        window.words.push({ text, left: x, right: x + this.measureText(text).width, y, width, height });
+        write.call(this, text, x, y);
+      };
+    }""")
+    (person,) = people = server.answer["results"][0]["people"][1:2]
+    joints, edges = server.answer["joints"], {"left_wrist": (508, 200), "right_wrist": (3, 250), "nose": (250, 1)}
+    for k, name in enumerate(joints):
+        person["keypoints"][k] = [*edges.get(name, (520, 100)), 0.9]  # the others are not in the picture
+    server.answer["results"][0]["people"] = people
+    tab.page.check("#names")
+    choose(tab.page, ASTRONAUT)
+    tab.frame()
+    with tab.page.expect_download():
+        tab.page.click("#save-png")
+    words = tab.page.evaluate("window.words")
+    assert {word["text"] for word in words} == {name.replace("_", " ") for name in edges}
+    assert {word["width"] for word in words} > {512}, "in the PNG as well"
+    for word in words:
+        assert 0 <= word["left"] and word["right"] <= word["width"], word
+        assert 5 <= word["y"] <= word["height"] - 5, word
+
+
+def test_joint_pointed_out_stays_in_sight_when_enlarged(tab: Tab, server: PageServer) -> None:
+    choose(tab.page, ASTRONAUT)
+    tab.page.focus("#overlay")
+    tab.page.keyboard.press("ArrowLeft")
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.keyboard.press("ArrowRight")
+    for _ in range(4):
+        tab.page.keyboard.press("+")
+        stage, tip = (tab.page.locator(name).bounding_box() for name in ("#stage", "#tip"))
+        for at, size in (("x", "width"), ("y", "height")):
+            assert stage[at] <= tip[at] and tip[at] + tip[size] <= stage[at] + stage[size]
+
+
+def luminance(rgb: list[float]) -> float:
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in rgb[:3])]
+    return float(np.dot(parts, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_can_be_read(browser: Any, server: PageServer, scheme: str) -> None:
+    script = """(name) => {
+      const node = document.querySelector(name);
+      let [ground, opacity] = [null, 1];
+      for (let at = node; at; at = at.parentElement) {
+        const style = getComputedStyle(at);
+        opacity *= style.opacity;
+        ground ??= style.backgroundColor.endsWith(", 0)") ? null : style.backgroundColor;
+      }
+      return [getComputedStyle(node).color, ground, opacity];
+    }"""
+    with open_tab(browser, server.url, color_scheme=scheme) as tab:
+        choose(tab.page, ASTRONAUT)
+        for name in ("nav [aria-current]", ".joints tr.below th", ".joints tr.below td", ".tag"):
+            if name == ".tag":
+                tab.page.goto(f"{server.url}#zoo")
+                tab.page.wait_for_selector(name)
+            colour, ground, opacity = tab.page.evaluate(script, name)
+            ink, paper = (np.array([float(n) for n in re.findall(r"[\d.]+", c)]) for c in (colour, ground))
+            low, high = sorted([luminance(opacity * ink + (1 - opacity) * paper), luminance(paper)])
+            assert (high + 0.05) / (low + 0.05) >= 4.5, name
+
+
+def test_models_that_are_not_there_yet_are_awaited(browser: Any, server: PageServer) -> None:
+    with open_tab(browser, "about:blank") as tab:
+        waiting: list[Any] = []
+        tab.page.route("**/v1/models", lambda route: waiting.append(route))
+        tab.page.goto(server.url)
+        while not waiting:
+            tab.page.wait_for_timeout(20)
+        assert tab.page.locator("#model").text_content() == "loading…"
+        waiting[0].continue_()
+        tab.wait(f"document.querySelector('#model').value === '{EMBEDDED}'")
+        assert "loading" not in tab.page.locator("#model").text_content()
+        tab.problems.clear()
+
+
 def test_model_and_flip_ask_again(tab: Tab, server: PageServer) -> None:
     choose(tab.page, ASTRONAUT)
     options = tab.page.locator("#model option").all_inner_texts()
@@ -323,12 +436,13 @@ def test_keys_alone_lead_to_a_result_and_through_its_joints(tab: Tab, server: Pa
         page.wait_for_timeout(20)
     choosers[0].set_files(ASTRONAUT)
     page.wait_for_selector("#results:not([hidden])")
+    assert page.evaluate("document.activeElement.id") == "choose-again", "the button that had the focus is gone"
     page.locator("#overlay").focus()
     nose = f"nose {score(server, 1, 'nose')}, person 2"
     for key, text in (("ArrowRight", nose), ("ArrowRight", "left eye"), ("ArrowLeft", "nose")):
         page.keyboard.press(key)
         assert tab.text("#spoken").startswith(text)
-    ring = page.evaluate("getComputedStyle(document.querySelector('#overlay')).outlineStyle")
+    ring = page.evaluate("getComputedStyle(document.querySelector('#stage')).outlineStyle")
     assert ring == "solid"
     page.keyboard.press("+")
     assert page.evaluate("document.querySelector('#stage').scrollWidth > document.querySelector('#stage').clientWidth")
@@ -360,6 +474,7 @@ def test_hundred_people(tab: Tab, server: PageServer, name: str) -> None:
     assert tab.page.locator(".person").count() == 100
     assert tab.page.locator(".joints").count() == 1, "a table is made when it is opened"
     tab.page.click(".person[data-person='3'] summary")
+    tab.page.wait_for_selector("[data-person='3'] .joints")
     assert tab.page.locator("[data-person='3'] [data-joint='5'] td").all_inner_texts() == ["–", "–", "0.00"]
     milliseconds = tab.page.evaluate("""async () => {
       const start = performance.now();

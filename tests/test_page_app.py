@@ -80,6 +80,7 @@ def test_from_token_to_file(browser: Any, url: str, tmp_path: Path) -> None:
         page.click("#zoo-table .name >> nth=0")
         page.wait_for_selector("#entry dl")
         page.keyboard.press("Escape")
+        tab.wait("history.state === null")
 
         page.goto(f"{url}#picture")
         page.click("#camera") if page.locator("#camera").is_visible() else page.click("#camera-again")

@@ -3,13 +3,14 @@
 # ruff: noqa: F401, F811 -- fixtures are imported, and asked for by their names
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from page_browser import Tab, open_tab
+from page_browser import ASTRONAUT, Tab, open_tab
 from page_fixtures import astronaut, browser, server, tab
 from page_server import PageServer
 
@@ -85,6 +86,53 @@ def test_no_camera_is_told(tab: Tab, server: PageServer, script: str, title: str
     assert tab.text("#notice-title") == title
     assert tab.page.locator("#drop").is_visible()
     assert server.posts == []
+
+
+def test_camera_is_off_once_its_view_is_left(tab: Tab, server: PageServer) -> None:
+    tab.page.click("#camera")
+    while len(server.posts) < 3:
+        tab.page.wait_for_timeout(50)
+    track = "window.track = document.querySelector('#video').srcObject.getVideoTracks()[0]"
+    assert tab.page.evaluate(f"({track}).readyState") == "live"
+    tab.page.click("#to-zoo")
+    tab.wait("window.track.readyState === 'ended'")
+    sent = len(server.posts)
+    tab.page.wait_for_timeout(300)
+    assert len(server.posts) <= sent + 1, "what was on its way at most"
+    tab.page.click("#to-picture")
+    assert tab.page.locator("#camera-again").is_visible()
+    assert tab.page.locator("#stop").is_hidden()
+    assert re.search("found", tab.text("#status")), "its last frame stays"
+    assert tab.page.locator("#overlay").bounding_box()["width"] > 300
+
+
+@pytest.mark.parametrize("asked_ms", [0, 900])
+def test_refused_camera_leaves_the_picture_that_is_worked_on(tab: Tab, server: PageServer, asked_ms: int) -> None:
+    refuse = "throw new DOMException('no', 'NotAllowedError')"
+    tab.page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = async () => {"
+        f" await new Promise((done) => setTimeout(done, {asked_ms})); {refuse}; }}; }}"
+    )
+    server.delay_s = 0.5
+    tab.page.set_input_files("#file", ASTRONAUT)
+    tab.wait("document.querySelector('#status').textContent.startsWith('Looking')")
+    tab.page.click("#camera-again")
+    tab.wait("document.querySelector('#notice-title').textContent === 'The camera was not allowed'")
+    tab.page.wait_for_selector("#results:not([hidden])")
+    assert tab.text("#status").startswith("1 person found")
+    assert tab.page.locator("#desk").get_attribute("aria-busy") == "false"
+
+
+def test_camera_takes_the_place_of_a_picture(tab: Tab, server: PageServer) -> None:
+    server.delay_s = 0.5
+    tab.page.set_input_files("#file", ASTRONAUT)
+    tab.wait("document.querySelector('#status').textContent.startsWith('Looking')")
+    tab.page.click("#camera-again")
+    tab.wait("document.querySelector('#status').textContent === 'The camera is on'")
+    assert tab.page.locator("#desk").get_attribute("aria-busy") == "false"
+    tab.wait("/frames a second/.test(document.querySelector('#rate').textContent)")
+    assert tab.page.locator("#photo").is_hidden()
+    assert tab.page.locator("#results").is_hidden()
 
 
 def test_unplugged_camera_is_told(browser: Any, server: PageServer) -> None:

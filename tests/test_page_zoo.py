@@ -161,13 +161,59 @@ def test_entry_shows_all_scores_with_their_protocols(zoo: Tab) -> None:
     assert zoo.page.locator("#entry").is_hidden(), "a click beside it closes it"
 
 
+def test_back_closes_an_entry_and_another_view_does(zoo: Tab, server: PageServer) -> None:
+    page = zoo.page
+    steps = page.evaluate("history.length")
+    page.click("#zoo-table .name >> nth=0")
+    page.wait_for_selector("#entry dl")
+    page.go_back()
+    zoo.wait("!document.querySelector('#entry').open")
+    assert page.locator("#zoo").is_visible()
+    page.locator("#zoo-table .name >> nth=40").scroll_into_view_if_needed()
+    scrolled = page.evaluate("window.scrollY")
+    page.click("#zoo-table .name >> nth=40")
+    page.wait_for_selector("#entry dl")
+    page.keyboard.press("Escape")
+    zoo.wait("history.state === null")
+    assert page.evaluate("window.scrollY") == scrolled
+    assert page.evaluate("history.length") == steps + 1, "the step that is ahead; there is none behind"
+    page.click("#zoo-table .name >> nth=40")
+    page.wait_for_selector("#entry dl")
+    page.evaluate("location.hash = '#picture'")
+    zoo.wait("!document.querySelector('#entry').open")
+    assert page.locator("#picture").is_visible()
+
+
+def test_late_answer_leaves_the_entry_that_is_open(zoo: Tab, server: PageServer) -> None:
+    late: list[Any] = []
+    first, second = names(zoo)[:2]
+    zoo.page.route(f"**/v1/models/{first}", lambda route: late.append(route))
+    zoo.page.click("#zoo-table .name >> nth=0")
+    zoo.wait("document.querySelector('#entry').open")
+    zoo.page.keyboard.press("Escape")
+    zoo.page.click("#zoo-table .name >> nth=1")
+    zoo.page.wait_for_selector("#entry dl")
+    late[0].continue_()
+    zoo.page.wait_for_timeout(200)
+    assert second in zoo.text("#entry pre") and first not in zoo.text("#entry pre")
+
+
+def test_skip_link_stays_in_the_view(zoo: Tab) -> None:
+    zoo.page.focus(".skip")
+    zoo.page.keyboard.press("Enter")
+    zoo.page.wait_for_timeout(100)
+    assert zoo.page.locator("#zoo").is_visible()
+    assert zoo.page.evaluate("document.activeElement.id") == "main"
+
+
 def test_zoo_that_cannot_be_had_is_told(browser: Any, server: PageServer) -> None:
     with open_tab(browser, server.url) as tab:
-        tab.page.wait_for_selector("#model option", state="attached")
+        tab.page.wait_for_selector("#model option:not([value=''])", state="attached")
         tab.page.route("**/v1/models", lambda route: route.abort())
         tab.page.reload()
         tab.page.wait_for_selector("#notice:not([hidden])")
+        assert tab.page.locator("#model").text_content() == "the server's own"
         tab.page.unroute("**/v1/models")
         tab.page.click("#retry")
-        tab.page.wait_for_selector("#model option", state="attached")
+        tab.page.wait_for_selector("#model option:not([value=''])", state="attached")
         tab.wait("document.querySelectorAll('#by-source option').length > 5")

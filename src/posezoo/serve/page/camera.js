@@ -7,9 +7,9 @@ const LONGEST_SIDE = 960; // of the frames that are sent
 const QUALITY = 0.88;
 const PATIENCE_S = 20; // how long a busy server is waited for
 
-let run = null; // of the camera that is on: {stream, video, abort, to}
+let run = null; // of the camera that is on, or asked for: {stream, video, abort, to, isOpen}
 
-export const isRunning = () => run !== null;
+export const isRunning = () => Boolean(run?.isOpen);
 
 const REASONS = {
   NotAllowedError: ["The camera was not allowed", "Allow it beside the address of this page, then try again."],
@@ -28,7 +28,7 @@ export async function startCamera(video, to) {
     to.failed(problem("The browser gives no camera to this page", "It does so only over https, or on this machine (http://localhost)."));
     return;
   }
-  const mine = (run = { stream: null, video, abort: new AbortController(), to });
+  const mine = (run = { stream: null, video, abort: new AbortController(), to, isOpen: false });
   try {
     mine.stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: "user" } });
     if (run !== mine) return void release(mine); // stopped before it was allowed
@@ -36,7 +36,8 @@ export async function startCamera(video, to) {
     await video.play();
   } catch (err) {
     release(mine);
-    if (run === mine) run = null;
+    if (run !== mine) return;
+    run = null;
     to.failed(problem(...(REASONS[err.name] ?? ["The camera cannot be opened", err.message])));
     return;
   }
@@ -46,6 +47,7 @@ export async function startCamera(video, to) {
     stopCamera(true);
     to.failed(problem("The camera has gone", "It was unplugged, or taken away from this page."));
   });
+  mine.isOpen = true;
   to.opened();
   try {
     await sendFrames(mine);
@@ -63,7 +65,7 @@ export function stopCamera(keep) {
   run = null;
   last.abort.abort();
   release(last);
-  if (keep) last.to.stopped();
+  if (keep && last.isOpen) last.to.stopped();
 }
 
 function release({ stream, video }) {

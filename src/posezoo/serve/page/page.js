@@ -2,6 +2,7 @@
 
 import { $ } from "./dom.js";
 import { get } from "./api.js";
+import { stopCamera } from "./camera.js";
 import { startNotice, tell } from "./notice.js";
 import { offerModels, startPicture } from "./picture.js";
 import { showModels, showZoo, startZoo } from "./zoo.js";
@@ -15,8 +16,15 @@ function showView() {
     if (name === view) $(`to-${name}`).setAttribute("aria-current", "page");
     else $(`to-${name}`).removeAttribute("aria-current");
   }
+  if (view !== "picture") stopCamera(true); // nobody is filmed by what is out of sight
   if (view === "zoo") showZoo();
   document.title = view === "zoo" ? "posezoo: the zoo" : "posezoo";
+}
+
+/** The skip link; its address would be that of no view. */
+function skip(event) {
+  event.preventDefault();
+  $("main").focus();
 }
 
 let loaded = false;
@@ -28,6 +36,7 @@ async function loadModels() {
     offerModels(models);
     showModels(models);
   } catch (err) {
+    offerModels([]);
     // a token is followed by another try of its own
     tell(err, err.status === 401 ? null : loadModels);
   }
@@ -37,6 +46,7 @@ startNotice();
 startPicture();
 startZoo();
 window.addEventListener("hashchange", showView);
+document.querySelector(".skip").addEventListener("click", skip);
 document.addEventListener("token", () => !loaded && loadModels());
 showView();
 loadModels();

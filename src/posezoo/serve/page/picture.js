@@ -40,54 +40,72 @@ export async function take(picture, name) {
     return;
   }
   stop();
+  const signal = giveUp();
   Object.assign(now, { picture, name, result: null });
-  await showPhoto(picture);
-  await find();
+  showResult(null, null);
+  startWork();
+  if (await showPhoto(picture, signal)) await find(signal);
 }
 
-async function find() {
-  const { picture, name } = now;
+/** Give up what is being worked on; the signal of what takes its place. */
+function giveUp() {
   now.asked?.abort();
-  const asked = (now.asked = new AbortController());
+  now.asked = new AbortController();
+  return now.asked.signal;
+}
+
+function startWork() {
   hush();
   $("desk").setAttribute("aria-busy", "true");
   $("status").textContent = "Looking for people…";
   $("results").hidden = true;
+}
+
+const endWork = () => $("desk").setAttribute("aria-busy", "false");
+
+async function find(signal = giveUp()) {
+  const { picture, name } = now;
+  startWork();
   try {
-    const found = await estimate(picture, name, asked.signal);
-    if (asked.signal.aborted) return;
-    show(found);
+    const found = await estimate(picture, name, signal);
+    if (!signal.aborted) show(found);
   } catch (err) {
-    if (err.name === "AbortError" || asked.signal.aborted) return;
+    if (signal.aborted) return;
+    now.result = null;
     $("status").textContent = "No result";
     showResult(null, null);
     tell(err, find);
   } finally {
-    if (now.asked === asked) $("desk").setAttribute("aria-busy", "false");
+    if (!signal.aborted) endWork();
   }
 }
 
-/** The picture under the canvas; one that the browser cannot show leaves an empty ground. */
-async function showPhoto(picture) {
+/**
+ * The picture under the canvas; one that the browser cannot show leaves an empty ground.
+ *
+ * False where a newer one was given meanwhile, with which the browser gives up to decode this one.
+ */
+async function showPhoto(picture, signal) {
   openDesk();
   const photo = $("photo");
   if (photo.src) URL.revokeObjectURL(photo.src);
   photo.hidden = false;
   photo.alt = now.name;
   photo.src = URL.createObjectURL(picture);
-  try {
-    await photo.decode();
-    showSize(photo.naturalWidth, photo.naturalHeight);
-  } catch {
-    photo.hidden = true;
-    showSize(640, 480);
-  }
+  const isDecoded = await photo.decode().then(() => true, () => false);
+  if (signal.aborted) return false;
+  photo.hidden = !isDecoded;
+  if (isDecoded) showSize(photo.naturalWidth, photo.naturalHeight);
+  else showSize(640, 480);
+  return true;
 }
 
 function openDesk() {
+  const hadFocus = $("drop").contains(document.activeElement);
   $("drop").hidden = true;
   $("desk").hidden = false;
   $("again").hidden = false;
+  if (hadFocus) $("choose-again").focus({ preventScroll: true }); // on a phone it is below the picture
 }
 
 function show({ result, skeleton }, live = false) {
@@ -125,10 +143,11 @@ function update() {
 
 function startLive() {
   hush();
-  now.asked?.abort();
   const video = $("video");
   startCamera(video, {
     opened: () => {
+      giveUp(); // not before: without a camera the picture is still wanted
+      endWork();
       openDesk();
       Object.assign(now, { result: null, name: "camera.jpg" });
       [$("photo").hidden, video.hidden, $("results").hidden] = [true, false, true];
@@ -160,18 +179,16 @@ async function freeze() {
   const hadFocus = document.activeElement === $("stop");
   live(false);
   $("video").hidden = true;
-  if (hadFocus) $("choose-again").focus();
   if (!result) {
     $("desk").hidden = $("again").hidden = true;
     $("drop").hidden = false;
-    return;
   }
-  await showPhoto(picture);
-  show({ result, skeleton });
+  if (hadFocus) $(result ? "choose-again" : "choose").focus();
+  if (result && (await showPhoto(picture, giveUp()))) show({ result, skeleton });
 }
 
 function stop() {
-  if (isRunning()) stopCamera(false);
+  stopCamera(false);
   live(false);
   $("video").hidden = true;
 }
@@ -224,11 +241,11 @@ async function savePng() {
 
 function takeFirst(files) {
   if (!files.length) return;
-  location.hash = "#picture";
+  if ($("picture").hidden) location.hash = "#picture"; // only then: it takes the focus away
   const several = files.length > 1 ? `${files.length} pictures were given: this is the first.` : "";
   const file = files[0];
   take(file, file.name || "pasted.png").then(() => {
-    if (several && $("notice").hidden) $("status").textContent += ` ${several}`;
+    if (several && now.picture === file && $("notice").hidden) $("status").textContent += ` ${several}`;
   });
 }
 

@@ -123,14 +123,15 @@ function drawNames(context, people, skeleton, look) {
   context.lineWidth = 3 * look.unit;
   context.fillStyle = RIM;
   const widths = texts.map((text) => context.measureText(text).width);
+  const { width: wide, height: high } = context.canvas;
   const taken = [];
   for (const person of people) {
     person.points.forEach((point, joint) => {
       if (!isShown(point, look.jointScore)) return;
-      const [x, y] = place(point, look.scale);
-      // a person who faces the camera has their right on our left
-      const gap = 7 * look.unit;
-      const left = skeleton.sides[joint] === "right" ? x - gap - widths[joint] : x + gap;
+      const at = place(point, look.scale);
+      if (at[0] < 0 || at[0] > wide || at[1] < 0 || at[1] > high) return; // not in the picture: neither is its name
+      const left = besideJoint(at[0], widths[joint], wide, skeleton.sides[joint], look.unit);
+      const y = within(at[1], 0.6 * height, high - 0.6 * height);
       const box = [left, y - 0.6 * height, left + widths[joint], y + 0.6 * height];
       if (taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) return;
       taken.push(box);
@@ -138,6 +139,17 @@ function drawNames(context, people, skeleton, look) {
       context.fillText(texts[joint], left, y);
     });
   }
+}
+
+const within = (value, least, most) => Math.max(least, Math.min(value, most));
+
+/** Where a name starts: on the joint's own side, on the other one where it would leave the picture. */
+function besideJoint(x, long, wide, side, unit) {
+  const [gap, rim] = [7 * unit, 2 * unit];
+  const starts = [x + gap, x - gap - long];
+  if (side === "right") starts.reverse(); // a person who faces the camera has their right on our left
+  const start = starts.find((left) => left >= rim && left + long <= wide - rim) ?? starts[0];
+  return within(start, rim, wide - rim - long);
 }
 
 function drawFocus(context, people, { focus, scale, unit, accent }) {

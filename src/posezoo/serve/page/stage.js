@@ -6,6 +6,7 @@ import { markJoint } from "./people.js";
 
 const MOST_PIXELS = 16e6; // of the canvas; a phone's browser gives up beyond
 const LARGEST_ZOOM = 8;
+const RING = 12; // round the joint that is pointed out
 
 const shown = { result: null, skeleton: null, size: null, zoom: 1, focus: null };
 
@@ -95,7 +96,7 @@ function zoomTo(zoom) {
   layOut();
   stage.scrollLeft = x * stage.scrollWidth - stage.clientWidth / 2;
   stage.scrollTop = y * stage.scrollHeight - stage.clientHeight / 2;
-  if (shown.focus) point(shown.focus);
+  if (shown.focus) seek(shown.focus);
 }
 
 const isThere = ({ person, joint }) => {
@@ -148,19 +149,19 @@ function step(byJoint, byPerson) {
   const joints = person.points.flatMap((p, joint) => (isShown(p, jointScore) ? [joint] : []));
   const at = joints.indexOf(shown.focus?.joint);
   const joint = now < 0 || byPerson || at < 0 ? joints[0] : joints[(at + byJoint + joints.length) % joints.length];
-  point({ person: person.index, joint });
-  scrollToFocus();
+  seek({ person: person.index, joint });
   $("spoken").textContent = [...$("tip").children].map((line) => line.textContent).join(", ");
 }
 
-function scrollToFocus() {
+/** Point out a joint, and bring it into what is seen of the picture. */
+function seek(focus) {
   const stage = $("stage");
-  const [x, y] = place(
-    shown.result.people[shown.focus.person].points[shown.focus.joint],
-    $("frame").clientWidth / shown.result.width,
-  );
-  if (x < stage.scrollLeft || x > stage.scrollLeft + stage.clientWidth) stage.scrollLeft = x - stage.clientWidth / 2;
-  if (y < stage.scrollTop || y > stage.scrollTop + stage.clientHeight) stage.scrollTop = y - stage.clientHeight / 2;
+  const joint = shown.result.people[focus.person].points[focus.joint];
+  const [x, y] = place(joint, $("frame").clientWidth / shown.result.width);
+  const isSeen = (at, from, size) => at >= from + RING && at <= from + size - RING;
+  if (!isSeen(x, stage.scrollLeft, stage.clientWidth)) stage.scrollLeft = x - stage.clientWidth / 2;
+  if (!isSeen(y, stage.scrollTop, stage.clientHeight)) stage.scrollTop = y - stage.clientHeight / 2;
+  point(focus); // last: its tip is put where there is room now
 }
 
 const KEYS = {

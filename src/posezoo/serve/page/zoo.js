@@ -19,6 +19,8 @@ const COLUMNS = [
 ];
 const MENUS = { source: "every zoo", family: "every family", dataset: "every dataset", skeleton: "every skeleton" };
 
+const ENTRY = "entry"; // the state in the history while a model's dialog is open
+
 const all = { rows: [], kinds: [], families: [], sort: { key: "claimed", falling: true }, picked: new Set() };
 
 /** A model with what the table shows of it. */
@@ -197,15 +199,20 @@ function toPoint(model, score, cost) {
   return { name: model.name, family: model.family, kind: score.kind, x: cost.value, y: score.value, lines: lines.filter(Boolean) };
 }
 
-/** All that is known of one model. */
+/** All that is known of one model. Back closes it: it is a step of the history of its own. */
 async function openEntry(name) {
   $("entry-name").textContent = name;
   $("entry-body").replaceChildren(el("p", { class: "muted" }, "…"));
-  if (!$("entry").open) $("entry").showModal();
+  if (!$("entry").open) {
+    history.pushState(ENTRY, "");
+    $("entry").showModal();
+  }
+  const isWanted = () => $("entry").open && $("entry-name").textContent === name;
   try {
     const model = await get(`v1/models/${encodeURIComponent(name)}`);
-    $("entry-body").replaceChildren(...entryParts({ ...model, name }));
+    if (isWanted()) $("entry-body").replaceChildren(...entryParts({ ...model, name }));
   } catch (err) {
+    if (!isWanted()) return;
     $("entry").close();
     tell(err, () => openEntry(name));
   }
@@ -247,5 +254,7 @@ export function startZoo() {
   for (const id of ["chart-x", "chart-y"]) $(id).addEventListener("input", refreshChart);
   $("chart-box").addEventListener("toggle", refreshChart);
   $("entry").addEventListener("click", (event) => event.target === $("entry") && $("entry").close());
+  $("entry").addEventListener("close", () => history.state === ENTRY && history.back());
+  window.addEventListener("popstate", () => $("entry").close()); // of another view, too
   new ResizeObserver(everyFrame(refreshChart)).observe($("chart-box"));
 }
