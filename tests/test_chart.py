@@ -1,5 +1,6 @@
 """The chart: which accuracies a speed is drawn at, that the page needs nothing but itself, and that all is in it."""
 
+# ruff: noqa: F401, F811 -- a fixture is imported, and asked for by its name
 from __future__ import annotations
 
 import json
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from page_browser import Tab, open_tab
+from page_fixtures import browser
 from posezoo.bench.chart import check, draw, names_beside, page, spec, task_of, tips, told
 from posezoo.bench.points import CLAIMED, MEASURED, is_int8, points_of
 from posezoo.bench.rows import Row, read_csv, with_facts, write_csv
@@ -103,6 +106,9 @@ def test_what_is_not_known_is_not_told() -> None:
     known, unknown = (points_of(with_facts([a_row(RESNET, spread=spread)]))[0][0] for spread in (0.05, None))
     assert "(spread 5%), CPU" in tips(known)["speed"]
     assert tips(unknown)["speed"] == tips(known)["speed"].replace(" (spread 5%)", "")
+    network = "simple_pose of gluoncv, 256x192"
+    assert re.fullmatch(rf"{network}, [\d.]+ M parameters, [\d.]+ G multiply-adds", tips(known)["network"])
+    assert tips({**known, "params_m": None})["network"] == network
 
 
 def test_names_do_not_lie_on_each_other() -> None:
@@ -186,7 +192,7 @@ def test_page_is_self_contained(drawn: Path) -> None:
 
 def test_marks_tell_claimed_from_measured(drawn: Path) -> None:
     found = embedded_spec(drawn)
-    layers = [layer for layer in found["layer"] if layer["mark"]["type"] == "point"]
+    layers = [layer for layer in found["layer"] if "shape" in layer.get("encoding", {})]
     assert [layer["mark"].get("filled", False) for layer in layers] == [False, True]
     for layer, kind in zip(layers, (CLAIMED, MEASURED), strict=True):
         assert kind in json.dumps(layer["transform"])
@@ -198,9 +204,116 @@ def test_marks_tell_claimed_from_measured(drawn: Path) -> None:
     assert [each["field"] for each in layers[0]["encoding"]["tooltip"]] == [
         f"tips.{title}" for title in tips(some_points()[0])
     ]
-    menus = {p["name"]: p for p in found["params"] if p["name"].startswith("only_")}
+    menus = menus_of(found)
     assert menus["only_task"]["value"] == task_of({"dataset": "coco"})
     assert menus["only_setting"]["bind"]["options"][0] is None
+
+
+def menus_of(found: dict[str, Any]) -> dict[str, Any]:
+    return {p["name"]: p for p in found["params"] if p["name"].startswith("only_")}
+
+
+def picture(**only: str | None) -> str:
+    """The chart as SVG with other choices than what it begins with."""
+    vl_convert = pytest.importorskip("vl_convert")
+    pytest.importorskip("altair")
+    found = spec(some_points())
+    for column, choice in only.items():
+        menus_of(found)[f"only_{column}"]["value"] = choice
+    return vl_convert.vegalite_to_svg(found, vl_version="6.4")
+
+
+def labels(svg: str) -> list[list[str]]:
+    """What is to be read along each axis, x and y."""
+    axes = re.findall(r'<g class="mark-text role-axis-label".*?</g>', svg, re.S)
+    return [re.findall(r'<text[^>]* opacity="1">([^<]+)</text>', axis) for axis in axes]
+
+
+def test_legend_draws_the_marks_as_the_chart_does() -> None:
+    symbols = re.findall(r'<g class="mark-symbol role-legend-symbol".*?</g>', picture(), re.S)
+    told_by = [re.search(r'fill="([^"]+)"', each) for each in symbols[-2:]]
+    assert [found is not None and found[1] != "transparent" for found in told_by] == [False, True]
+    assert all('stroke="#888"' in each for each in symbols[-2:])
+
+
+@pytest.mark.parametrize(
+    ("only", "low", "high"),
+    [
+        ({}, 2, 100),
+        ({"task": "Halpe Full-Body"}, 5, 13),  # one point, at 8
+        ({"flipped": "with flip"}, 2.5, 6.5),  # two, at 3 and 5
+        ({"task": "Halpe Full-Body", "zoo": "hrnet"}, 1, 100),  # none
+    ],
+)
+def test_axes_have_a_scale_whatever_is_shown(only: dict[str, str], low: float, high: float) -> None:
+    across, up = labels(picture(**only))
+    assert 3 <= len(across) <= 12 and 3 <= len(up) <= 20
+    assert all(low <= float(text) <= high for text in across) and all(0 < float(text) < 100 for text in up)
+
+
+def test_where_no_network_is_left_it_is_said() -> None:
+    said = "no network has all of these"
+    assert said in picture(task="Halpe Full-Body", zoo="hrnet")
+    assert said not in picture() and said not in picture(task="Halpe Full-Body")
+
+
+def test_accuracies_of_several_tasks_are_not_compared(drawn: Path) -> None:
+    found = embedded_spec(drawn)
+    menus = menus_of(found)
+    assert menus["only_task"]["bind"]["options"] == ["COCO keypoints 2017", "Halpe Full-Body"]
+    assert menus["only_zoo"]["bind"]["labels"][0] == "all"
+    (line,) = (layer for layer in found["layer"] if layer["mark"]["type"] == "line")
+    assert {each["field"] for each in line["encoding"]["detail"]} == {"task", "told"}
+    assert [each["groupby"] for each in line["transform"] if "window" in each] == [["task", "told"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 390, 820, 1280])
+def test_page_fits_the_window(drawn: Path, browser: Any, width: int) -> None:
+    with open_tab(browser, drawn.as_uri(), viewport={"width": width, "height": 844}) as tab:
+        tab.wait("document.querySelector('#chart summary[aria-label]')")
+        for menu in tab.page.locator("#menus select").all():
+            begins = menu.input_value()
+            for choice in menu.locator("option").all_inner_texts():
+                menu.select_option(label=choice)
+                tab.frame()
+                assert cut_off(tab) == [], f"{choice} at {width} px"
+            menu.select_option(begins)
+        tab.frame()
+        points = tab.page.locator("#chart [aria-roledescription=point]").all()
+        assert len(points) == 4
+        for point in points:
+            point.hover()
+            tab.frame()
+            box = tab.page.locator("#vg-tooltip-element.visible").bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 844
+        tab.page.locator("summary", has_text="All points").click()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def cut_off(tab: Tab) -> list[str]:
+    """The texts of the chart that do not lie within it."""
+    return tab.page.evaluate("""() => {
+      const frame = document.querySelector("#chart svg").getBoundingClientRect();
+      const texts = [...document.querySelectorAll("#chart svg text")];
+      const seen = texts.filter((text) => text.getAttribute("opacity") !== "0");
+      const boxes = seen.map((text) => [text.textContent, text.getBoundingClientRect()]);
+      return boxes.filter(([, box]) => box.left < frame.left - 1 || box.right > frame.right + 1).map(([text]) => text);
+    }""")
+
+
+@pytest.mark.slow
+def test_page_says_what_its_parts_are(drawn: Path, browser: Any) -> None:
+    with open_tab(browser, drawn.as_uri()) as tab:
+        tab.wait("document.querySelector('#chart summary[aria-label]')")
+        assert tab.page.get_by_role("main").locator("h1, #chart, table").count() == 3
+        chart = tab.page.locator("#chart [role=graphics-document]")
+        assert "average precision against images per second" in chart.get_attribute("aria-label")
+        assert tab.page.locator("#chart summary").get_attribute("aria-label") == "Save the chart"
+        tab.page.select_option("[name=only_task]", label="Halpe Full-Body")
+        tab.page.select_option("[name=only_zoo]", label="hrnet")
+        tab.page.get_by_text("no network has all of these").wait_for()
 
 
 def test_a_picture_shows_what_the_page_begins_with(tmp_path: Path) -> None:

@@ -24,10 +24,21 @@ _SIZE_WH = (760, 440)
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 _INK, _SOFT, _GRID = "#222222", "#666666", "#E9E9E9"
 _PADDING_WH = (40, 20)
+_LEAST = (2.0, 2.0)  # what the axes span if all points are close: a factor of speed, points of AP
+_LABEL_PIXELS = 38  # kept for the widest label of AP: a filter that makes them wider would push their title out
+# 1, 2, 5, 10, ... where speeds differ enough for that, else steps of equal size; what is shown decides, not all points
+_TICKS = (
+    "ends[1] >= 10 * ends[0] ? [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, "
+    "1e4, 2e4, 5e4, 1e5, 2e5, 5e5] : sequence(ceil(ends[0] / step) * step, ends[1], step)"
+)
+_STEP = "(ends[1] - ends[0] > 5 * decade ? 1 : ends[1] - ends[0] > 2 * decade ? 0.5 : 0.2) * decade"
 _NAME_PIXELS, _NAME_APART = 10.5, (7, -9)  # of a name from its point, in pixels
+_LETTER_PIXELS = 0.58 * _NAME_PIXELS
+_CLAIM = "claimed by its zoo"
 _SHAPES = {CLAIMED: "circle", MEASURED: "diamond"}
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
-# the menus above the chart: the column, what the menu is called, and whether it begins with the commonest choice
+# the menus above the chart: the column, what the menu is called, and whether it begins with the commonest choice;
+# APs of several tasks are never on one axis, so the first has no "all"
 _MENUS = (
     ("task", "AP on", True),
     ("setting", "Speed with", True),
@@ -125,39 +136,67 @@ def spec(points: Sequence[Mapping[str, Any]], interactive: bool = False) -> dict
         x=alt.X(
             "images_per_second:Q",
             title="images per second",
-            scale=alt.Scale(type="log", nice=False, padding=_PADDING_WH[0]),
-            axis=alt.Axis(format="~g", **_round_ticks(rows)),
+            # of a phone's width it would be too much
+            scale=alt.Scale(type="log", nice=False, padding=alt.expr(f"width < 400 ? 16 : {_PADDING_WH[0]}")),
+            axis=alt.Axis(format="~g", values=alt.expr(_TICKS)),
         ),
         y=alt.Y(
             "AP:Q",
             title="average precision (AP), %",
-            axis=alt.Axis(labelExpr="format(datum.value, '.4~g')"),  # a format alone would drop digits of a lone tick
+            # a format alone would drop digits of a lone tick
+            axis=alt.Axis(labelExpr="format(datum.value, '.4~g')", minExtent=_LABEL_PIXELS if interactive else 0),
             scale=alt.Scale(zero=False, padding=_PADDING_WH[1]),
         ),
     )
-    for column in begins:
-        shown = shown.transform_filter(f"only_{column} === null || datum.{column} === only_{column}")
-    layers = [_front(shown, alt), *_dots(shown, rows, interactive, alt), *_names(shown, alt)]
+    wanted = " && ".join(f"(only_{column} === null || datum.{column} === only_{column})" for column in begins)
+    room = _room(shown, wanted, alt)
+    shown = shown.transform_filter(wanted)
+    layers = [_front(shown, alt), *_dots(shown, rows, interactive, alt), *_names(shown, alt), *room]
     if interactive:
         layers[1] = layers[1].add_params(alt.selection_interval(name="zoom", bind="scales"))
     chart = alt.layer(*layers).add_params(
-        *(_menu(rows, column, title, begins[column], alt) for column, title, _ in _MENUS)
+        *(_menu(rows, column, title, begins[column], alt) for column, title, _ in _MENUS),
+        alt.param(name="ends", expr="domain('x')"),
+        alt.param(name="decade", expr="pow(10, floor(log(ends[1] - ends[0]) / LN10))"),
+        alt.param(name="step", expr=_STEP),
     )
     chart = chart.properties(width="container" if interactive else _SIZE_WH[0], height=_SIZE_WH[1])
+    chart = chart.properties(description="Networks as points: average precision against images per second")
     if not interactive:
         title = f"Accuracy against speed: {begins['task']}"
         chart = chart.properties(title=alt.TitleParams(title, subtitle=f"Speed with {begins['setting']}"))
     drawn = _style(chart).to_dict()
     drawn.pop("$schema")  # an address, and the only one
+    fill = {"expr": f"datum.value === '{_CLAIM}' ? 'transparent' : '#888'"}
+    symbols = {"fill": {"value": fill}, "stroke": {"value": "#888"}}
+    for layer in drawn["layer"]:
+        if "shape" in layer.get("encoding", {}):  # Vega-Lite reads this of a legend, but Altair does not know it
+            layer["encoding"]["shape"]["legend"] = {"encoding": {"symbols": symbols}}
     return drawn
 
 
-def _round_ticks(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """1, 2, 5, 10, ... where speeds differ enough for that; else what the axis finds itself."""
-    speeds = [row["images_per_second"] for row in rows]
-    if max(speeds) < 10 * min(speeds):
-        return {}
-    return {"values": [digit * 10**power for power in range(-2, 6) for digit in (1, 2, 5)]}
+def _room(rows: Any, wanted: str, alt: Any) -> list[Any]:
+    """Two corners, not drawn, that widen what the axes span, and a line of text where there are no points.
+
+    The axes of a single point span more than it. Those of no point span all rows: an axis of nothing has no scale.
+    """
+    x, y = "images_per_second", "AP"
+    counted = (
+        rows.transform_calculate(seen=wanted)
+        .transform_joinaggregate(any="sum(seen)")
+        .transform_filter("datum.seen || !datum.any")
+        .transform_aggregate(any="max(any)", low=f"min({x})", high=f"max({x})", worst=f"min({y})", best=f"max({y})")
+    )
+    factor, points = math.sqrt(_LEAST[0]), _LEAST[1] / 2
+    across, up = "sqrt(datum.low * datum.high)", "(datum.worst + datum.best) / 2"
+    corners = counted.transform_calculate(
+        images_per_second=f"[min(datum.low, {across} / {factor}), max(datum.high, {across} * {factor})]",
+        AP=f"[min(datum.worst, {up} - {points}), max(datum.best, {up} + {points})]",
+    ).transform_flatten([x, y])
+    corners = corners.mark_point(opacity=0, size=0, tooltip=None, aria=False)
+    none = counted.transform_filter("!datum.any").mark_text(fontSize=14, color=_INK, text="no network has all of these")
+    middle = {"x": alt.XValue(alt.expr("width / 2")), "y": alt.YValue(alt.expr("height / 2"))}
+    return [corners, none.encode(**middle)]
 
 
 def _dots(shown: Any, rows: Sequence[Mapping[str, Any]], interactive: bool, alt: Any) -> list[Any]:
@@ -187,20 +226,23 @@ def _front(shown: Any, alt: Any) -> Any:
     front = shown.transform_window(
         window=[alt.WindowFieldDef(op="max", field="AP", **{"as": "best"})],
         sort=[alt.SortField("images_per_second", order="descending"), alt.SortField("AP", order="descending")],
-        groupby=["told"],
+        groupby=["task", "told"],
         frame=[None, 0],
     ).transform_filter("datum.AP >= datum.best")
     line = front.mark_line(color="#BBBBBB", strokeWidth=1.2, interpolate="step-after", strokeDash=[4, 3])
-    return line.encode(detail="told:N")
+    return line.encode(detail=["task:N", "told:N"])
 
 
 def _names(shown: Any, alt: Any) -> list[Any]:
     """The names of some of the points, beside and above them."""
     across, up = _NAME_APART
-    return [
-        shown.mark_text(align=align, dx=dx, dy=up, fontSize=_NAME_PIXELS, color=_SOFT).encode(text=f"{column}:N")
-        for column, align, dx in (("before", "right", -across), ("after", "left", across))
-    ]
+    layers = []
+    for column, align, sign in (("before", "right", -1), ("after", "left", 1)):
+        end = f"scale('x', datum.images_per_second) + {sign} * ({across} + {_LETTER_PIXELS} * length(datum.{column}))"
+        fits = alt.condition(f"inrange({end}, [0, width])", alt.value(1), alt.value(0))  # a phone has less room
+        text = shown.mark_text(align=align, dx=sign * across, dy=up, fontSize=_NAME_PIXELS, color=_SOFT)
+        layers.append(text.encode(text=f"{column}:N", opacity=fits))
+    return layers
 
 
 def _commonest(rows: Sequence[Mapping[str, Any]], column: str) -> str:
@@ -212,7 +254,8 @@ def _menu(rows: Sequence[Mapping[str, Any]], column: str, title: str, begins: st
     choices = sorted({row[column] for row in rows})
     if len(choices) < 2:
         return alt.param(name=f"only_{column}", value=None)
-    bound = alt.binding_select(options=[None, *choices], labels=["all", *choices], name=title)
+    every = [] if column == "task" else [None]
+    bound = alt.binding_select(options=[*every, *choices], labels=["all" for _ in every] + choices, name=title)
     return alt.param(name=f"only_{column}", value=begins, bind=bound)
 
 
@@ -238,7 +281,7 @@ def names_beside(rows: Sequence[Mapping[str, Any]], size_wh: tuple[int, int]) ->
             if name in named or not _is_on_front(mine[place], mine):
                 continue
             across, up = _NAME_APART
-            wide = 0.58 * _NAME_PIXELS * len(name)
+            wide = _LETTER_PIXELS * len(name)
             after = (x + across, y + up - 7, x + across + wide, y + up + 6)
             before = (x - across - wide, y + up - 7, x - across, y + up + 6)
             others = [*taken, *dots[:place], *dots[place + 1 :]]
@@ -260,8 +303,10 @@ def _places(rows: Sequence[Mapping[str, Any]], size_wh: tuple[int, int]) -> list
     """Where points are drawn, in pixels from the top left corner, if nothing is zoomed."""
     scaled = []
     across, down = [math.log(row["images_per_second"]) for row in rows], [-row["AP"] for row in rows]
-    for values, pixels, padding in zip((across, down), size_wh, _PADDING_WH, strict=True):
-        low, span = min(values), (max(values) - min(values)) or 1.0
+    least = (math.log(_LEAST[0]), _LEAST[1])
+    for values, pixels, padding, room in zip((across, down), size_wh, _PADDING_WH, least, strict=True):
+        span = max(max(values) - min(values), room)
+        low = (max(values) + min(values) - span) / 2
         scaled.append([padding + (pixels - 2 * padding) * (value - low) / span for value in values])
     return list(zip(*scaled, strict=True))
 
@@ -293,7 +338,7 @@ def task_of(point: Mapping[str, Any]) -> str:
 def told(point: Mapping[str, Any]) -> str:
     """Whose figure an accuracy is, as the legend says it."""
     if point["kind"] == CLAIMED:
-        return "claimed by its zoo"
+        return _CLAIM
     return "measured here" + ("" if point["dataset"] in list_datasets() else f", on {point['dataset']}")
 
 
@@ -315,8 +360,7 @@ def tips(point: Mapping[str, Any]) -> dict[str, str]:
         f"{spread}, CPU {point['cpu_ms']:.4g} ms{memory}",
         "timed": f"{point['runtime']} {point['precision']} on {point['device']}, {point['threads']} CPU "
         f"{'thread' if point['threads'] == 1 else 'threads'}, {point['data']} data, {point['weights']} weights",
-        "network": f"{point['family']} of {point['zoo']}, {point['input']}"
-        + (f", {size}" if point["params_m"] else ""),
+        "network": f"{point['family']} of {point['zoo']}, {point['input']}{size}",
         "machine": f"{point['processor']}, {point['machine']}, {point['date']}",
         "versions": str(point["versions"]),
     }
