@@ -343,6 +343,7 @@ def test_get_model_from_a_path(parity: Path) -> None:
 
 
 def test_weights_not_on_this_machine(home: Path) -> None:
+    pytest.importorskip("torch")
     file = "mobile_pose_mobilenetv3_small-b1b148a9"
     with pytest.raises(PosezooError) as caught:
         get_model(SMALL, pretrained=True)
